@@ -1,0 +1,155 @@
+import { Schema } from "effect"
+import { HttpApiError } from "effect/http-api"
+
+/**
+ * The catalogue of everything the API can refuse, as RFC 9457 problems. `code` is the stable name that
+ * clients react to; `request_id` is filled in where the answer leaves (`http/Problems.ts`).
+ *
+ * A `detail` is written for the caller: it never names another tenant, a table, a key or a stack frame.
+ */
+
+/** The `type` of a problem: a name, not a page. RFC 9457, 3.1.1 allows any URI. */
+const type = <const Name extends string>(name: Name) => `urn:agent-army:problem:${name}` as const
+
+/** The members that every problem of ours has beside those of RFC 9457. */
+const members = <const Code extends string>(code: Code) => ({
+  code: Schema.tag(code),
+  request_id: Schema.optionalKey(Schema.String)
+})
+
+/** 401: no credential, or one that is invalid, expired or revoked. One answer for all of these. */
+export class Unauthenticated extends HttpApiError.Problem<Unauthenticated>()(
+  "Unauthenticated",
+  { type: type("unauthenticated"), status: 401, title: "A valid credential is required" },
+  members("Unauthenticated")
+) {}
+
+/** 401: login with a wrong tenant, e-mail or password. One answer for all three. */
+export class InvalidCredentials extends HttpApiError.Problem<InvalidCredentials>()(
+  "InvalidCredentials",
+  { type: type("invalid-credentials"), status: 401, title: "The tenant, e-mail or password is wrong" },
+  members("InvalidCredentials")
+) {}
+
+/** 403: a credential of one tenant with a header, path or body that names another, existing or not. */
+export class CrossTenantAccess extends HttpApiError.Problem<CrossTenantAccess>()(
+  "CrossTenantAccess",
+  { type: type("cross-tenant-access"), status: 403, title: "The credential does not speak for this tenant" },
+  members("CrossTenantAccess")
+) {}
+
+/** 403: the role or the scopes of the credential do not allow it. */
+export class Forbidden extends HttpApiError.Problem<Forbidden>()(
+  "Forbidden",
+  { type: type("forbidden"), status: 403, title: "The credential does not allow this" },
+  members("Forbidden")
+) {}
+
+/** 403: the tenant is suspended. */
+export class TenantSuspended extends HttpApiError.Problem<TenantSuspended>()(
+  "TenantSuspended",
+  { type: type("tenant-suspended"), status: 403, title: "The tenant is suspended" },
+  members("TenantSuspended")
+) {}
+
+/** 404: no such thing here; also for every object of another tenant. */
+export class NotFound extends HttpApiError.Problem<NotFound>()(
+  "NotFound",
+  { type: type("not-found"), status: 404, title: "Not found" },
+  members("NotFound")
+) {}
+
+/** 405: the path exists, the method does not; `Allow` lists those that do. */
+export class MethodNotAllowed extends HttpApiError.Problem<MethodNotAllowed>()(
+  "MethodNotAllowed",
+  { type: type("method-not-allowed"), status: 405, title: "Method not allowed" },
+  members("MethodNotAllowed")
+) {}
+
+/** 408: the request took longer to arrive, or to answer, than the server waits. */
+export class RequestTimeout extends HttpApiError.Problem<RequestTimeout>()(
+  "RequestTimeout",
+  { type: type("request-timeout"), status: 408, title: "The request took too long" },
+  members("RequestTimeout")
+) {}
+
+/** 409: a slug, an e-mail, … that is taken already. */
+export class Conflict extends HttpApiError.Problem<Conflict>()(
+  "Conflict",
+  { type: type("conflict"), status: 409, title: "Already taken" },
+  members("Conflict")
+) {}
+
+/** 412: `If-Match` names another version than the current one. */
+export class PreconditionFailed extends HttpApiError.Problem<PreconditionFailed>()(
+  "PreconditionFailed",
+  { type: type("precondition-failed"), status: 412, title: "The version has changed" },
+  members("PreconditionFailed")
+) {}
+
+/** 413: the body is larger than the endpoint takes. */
+export class PayloadTooLarge extends HttpApiError.Problem<PayloadTooLarge>()(
+  "PayloadTooLarge",
+  { type: type("payload-too-large"), status: 413, title: "The body is too large" },
+  members("PayloadTooLarge")
+) {}
+
+/** 415: the body is of a content type that the endpoint does not take. */
+export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaType>()(
+  "UnsupportedMediaType",
+  { type: type("unsupported-media-type"), status: 415, title: "Unsupported content type" },
+  members("UnsupportedMediaType")
+) {}
+
+/** 431: the headers are larger than the server takes. */
+export class HeadersTooLarge extends HttpApiError.Problem<HeadersTooLarge>()(
+  "HeadersTooLarge",
+  { type: type("headers-too-large"), status: 431, title: "The headers are too large" },
+  members("HeadersTooLarge")
+) {}
+
+/** One field that was refused: where it stands, and why. */
+export const InvalidField = Schema.Struct({
+  path: Schema.Array(Schema.Union([Schema.String, Schema.Number])),
+  message: Schema.String
+})
+
+/** 400: malformed JSON, or fields that fail their schema (`errors` lists them). */
+export class InvalidRequest extends HttpApiError.Problem<InvalidRequest>()(
+  "InvalidRequest",
+  { type: type("invalid-request"), status: 400, title: "The request is invalid" },
+  { ...members("InvalidRequest"), errors: Schema.optionalKey(Schema.Array(InvalidField)) }
+) {}
+
+/** 500: a defect of ours. It is logged with its cause; the caller sees nothing of it but the request id. */
+export class InternalError extends HttpApiError.Problem<InternalError>()(
+  "InternalError",
+  { type: type("internal-error"), status: 500, title: "Internal error" },
+  members("InternalError")
+) {}
+
+/** 503: Postgres or Redis is away. Comes with `Retry-After`. */
+export class DependencyUnavailable extends HttpApiError.Problem<DependencyUnavailable>()(
+  "DependencyUnavailable",
+  { type: type("dependency-unavailable"), status: 503, title: "A dependency is unavailable" },
+  members("DependencyUnavailable")
+) {}
+
+/** Every problem, for the place that renders them. */
+export type Problem =
+  | Unauthenticated
+  | InvalidCredentials
+  | CrossTenantAccess
+  | Forbidden
+  | TenantSuspended
+  | NotFound
+  | MethodNotAllowed
+  | RequestTimeout
+  | Conflict
+  | PreconditionFailed
+  | PayloadTooLarge
+  | UnsupportedMediaType
+  | HeadersTooLarge
+  | InvalidRequest
+  | InternalError
+  | DependencyUnavailable
