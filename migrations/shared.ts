@@ -1,0 +1,5 @@
+import type { Migration } from "../src/services/Migrations.ts"
+import platform from "./shared/0001_platform.ts"
+
+/** The registry's migrations, in order. A number is never used twice, and what has run is never changed. */
+export const sharedMigrations: ReadonlyArray<Migration<never>> = [{ id: 1, name: "platform", up: platform }]

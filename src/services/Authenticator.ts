@@ -1,0 +1,82 @@
+import { Context, Effect, Layer, Option, Redacted } from "effect"
+import { createHash, timingSafeEqual } from "node:crypto"
+import { parseApiKey } from "../domain/ApiKey.ts"
+import { OperatorPrincipal, UserPrincipal } from "../domain/Principal.ts"
+import type { Principal } from "../domain/Principal.ts"
+import { CrossTenantAccess, Unauthenticated } from "../domain/Problems.ts"
+import type { DependencyUnavailable } from "../domain/Problems.ts"
+import { ApiKeys } from "./ApiKeys.ts"
+import { Tokens } from "./Tokens.ts"
+
+/** What a request presents: the value of `Authorization: Bearer`, and that of `X-API-Key`. */
+export interface Credentials {
+  readonly bearer: Option.Option<Redacted.Redacted<string>>
+  readonly apiKey: Option.Option<Redacted.Redacted<string>>
+}
+
+/**
+ * From credentials to who is calling. Access token first, then API key; where both are given, both must hold and
+ * name the same tenant (`CrossTenantAccess`). Whatever is wrong with a credential, the answer is `Unauthenticated`.
+ */
+export class Authenticator extends Context.Service<
+  Authenticator,
+  {
+    readonly authenticate: (
+      credentials: Credentials
+    ) => Effect.Effect<Principal, Unauthenticated | CrossTenantAccess | DependencyUnavailable>
+  }
+>()("agent-army/services/Authenticator") {
+  static readonly layer = (options: { readonly operatorKey: Redacted.Redacted<string> }) =>
+    Layer.effect(
+      Authenticator,
+      Effect.gen(function* () {
+        const tokens = yield* Tokens
+        const apiKeys = yield* ApiKeys
+        const digest = (value: string) => createHash("sha256").update(value).digest()
+        const operatorKey = digest(Redacted.value(options.operatorKey))
+
+        const byToken = Effect.fnUntraced(function* (token: Redacted.Redacted<string>) {
+          const claims = yield* tokens.verify(token)
+          if (Option.isNone(claims)) return yield* new Unauthenticated({})
+          const { email, role, sid, sub, tenant_id, tenant_slug } = claims.value
+          return new UserPrincipal({
+            tenantId: tenant_id,
+            tenantSlug: tenant_slug,
+            userId: sub,
+            email,
+            role,
+            sessionId: sid
+          })
+        })
+
+        const byApiKey = Effect.fnUntraced(function* (key: Redacted.Redacted<string>) {
+          const parsed = parseApiKey(key)
+          if (Option.isNone(parsed)) return yield* new Unauthenticated({})
+          const principal = yield* apiKeys.verify(parsed.value)
+          if (Option.isNone(principal)) return yield* new Unauthenticated({})
+          return principal.value
+        })
+
+        const byBearer = Effect.fnUntraced(function* (bearer: Redacted.Redacted<string>) {
+          const value = Redacted.value(bearer)
+          // Digests are of one length, and how long their comparison takes tells nothing of the key.
+          if (timingSafeEqual(digest(value), operatorKey)) return new OperatorPrincipal({ name: "operator" })
+          return yield* value.startsWith("aa_") ? byApiKey(bearer) : byToken(bearer)
+        })
+
+        return Authenticator.of({
+          authenticate: Effect.fn("Authenticator.authenticate")(function* ({ apiKey, bearer }) {
+            if (Option.isNone(bearer)) {
+              return Option.isNone(apiKey) ? yield* new Unauthenticated({}) : yield* byApiKey(apiKey.value)
+            }
+            const principal = yield* byBearer(bearer.value)
+            if (Option.isNone(apiKey)) return principal
+            const second = yield* byApiKey(apiKey.value)
+            return principal._tag !== "Operator" && principal.tenantId === second.tenantId
+              ? principal
+              : yield* new CrossTenantAccess({})
+          })
+        })
+      })
+    )
+}

@@ -1,0 +1,356 @@
+import { PgClient, PgConnection } from "@effect/sql-pg"
+import { Cause, Context, Duration, Effect, Exit, Layer, Pool } from "effect"
+import type { Redacted } from "effect"
+import { SqlError, Statement } from "effect/sql"
+import type { SqlConnection } from "effect/sql"
+import { DependencyUnavailable } from "../domain/Problems.ts"
+import { roleNameOf } from "../domain/Tenant.ts"
+import type { TenantRef } from "../domain/Tenant.ts"
+import { Claims } from "./Claims.ts"
+
+/** How long a request waits for a connection before it is told that the database is busy. */
+const ACQUIRE_TIMEOUT = Duration.seconds(2)
+/** No statement of a tenant runs longer. */
+const STATEMENT_TIMEOUT = Duration.seconds(15)
+/** A session left open in a transaction, by a peer that vanished, ends after this. */
+const IDLE_IN_TRANSACTION_TIMEOUT = Duration.seconds(30)
+/** How often Postgres looks whether the client of a running statement is still there, and else cancels it. */
+const CONNECTION_CHECK_INTERVAL = Duration.millis(250)
+/** Statements kept prepared per connection: names are qualified by schema, so each tenant has its own. */
+const PREPARED_STATEMENTS = 500
+
+/** Whose rows a lease may see: a tenant's, behind its role and schema, or the platform's own registry. */
+export type Entrance = TenantRef | "platform"
+
+/** What `query` and `transaction` fail with, beside the caller's own errors. */
+export type DbError = SqlError.SqlError | DependencyUnavailable
+
+/** A transaction that has been entered, on a connection that is nobody else's for that time. */
+interface Lease {
+  readonly subject: string
+  readonly connection: PgConnection.PgConnection
+  open: boolean
+  /** The last word on the connection was a clean answer to COMMIT or ROLLBACK. */
+  clean: boolean
+  /** Statements that have been sent and not answered. */
+  outstanding: number
+  savepoints: number
+}
+
+/** The lease of the transaction that this fiber is in. */
+const CurrentLease = Context.Reference<Lease | undefined>("agent-army/services/TenantPool/CurrentLease", {
+  defaultValue: () => undefined
+})
+
+const subjectOf = (entrance: Entrance): string => (entrance === "platform" ? entrance : entrance.id)
+
+const BEGIN = "BEGIN"
+const ENTER =
+  "SELECT set_config('role', $1, true), set_config('search_path', $2, true), set_config('app.claim', $3, true)"
+
+const unavailable = () => new DependencyUnavailable({ detail: "The database is unavailable" })
+
+/** The SQLSTATE of an error that Postgres reported. */
+export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {
+  const cause: unknown = error.reason.cause
+  return typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+    ? cause.code
+    : undefined
+}
+
+/** Trouble of the connection or the server is the dependency's; every other error is the statement's, and stays. */
+export const classify = (error: SqlError.SqlError): DbError => {
+  switch (error.reason._tag) {
+    case "ConnectionError":
+    case "AuthenticationError":
+    case "StatementTimeoutError":
+    case "LockTimeoutError":
+      return unavailable()
+    case "UnknownError": {
+      // 53: out of connections, memory, disk. 57P: shutting down, or not up yet.
+      const state = sqlStateOf(error)
+      return state?.startsWith("53") === true || state?.startsWith("57P") === true ? unavailable() : error
+    }
+    default:
+      return error
+  }
+}
+
+/** For callers that expect no error of a statement's: what is not the database being away is a defect. */
+export const orUnavailable = <A, E, R>(
+  effect: Effect.Effect<A, E | SqlError.SqlError, R>
+): Effect.Effect<A, E, R> => Effect.catchIf(effect, SqlError.isSqlError, Effect.die)
+
+/** Runs a statement on the lease that it was made under, and on no other. */
+const onLease =
+  <A>(run: (connection: PgConnection.PgConnection) => Effect.Effect<A, SqlError.SqlError>) =>
+  (lease: Lease): Effect.Effect<A, SqlError.SqlError> =>
+    Effect.suspend(() => {
+      // A fiber that outlives its transaction must not speak in the next tenant's.
+      if (!lease.open) return Effect.die(new Error("This transaction has ended"))
+      lease.outstanding++
+      return run(lease.connection).pipe(
+        Effect.ensuring(
+          Effect.sync(() => {
+            lease.outstanding--
+          })
+        )
+      )
+    })
+
+const leaseConnection = (lease: Lease): SqlConnection.Connection => {
+  const rows = (sql: string, params: ReadonlyArray<unknown>, prepare: boolean) =>
+    onLease((connection) => Effect.map(connection.query(sql, params, prepare), (result) => result.rows))(
+      lease
+    )
+  const values = (sql: string, params: ReadonlyArray<unknown>, prepare: boolean) =>
+    onLease((connection) => connection.queryValues(sql, params, prepare))(lease)
+  return {
+    execute: (sql, params) => rows(sql, params, true),
+    executeRaw: (sql, params) => onLease((connection) => connection.query(sql, params))(lease),
+    executeValues: (sql, params) => values(sql, params, true),
+    executeValuesUnprepared: (sql, params) => values(sql, params, false),
+    executeUnprepared: (sql, params) => rows(sql, params, false),
+    executeStream: (sql, params) => lease.connection.stream(sql, params)
+  }
+}
+
+/**
+ * The pool that tenants' transactions run on. Written by ourselves because this is the product: a connection is
+ * leased to one entrance at a time, `BEGIN` and the entrance share one write, and a connection whose lease ended
+ * in anything but a clean answer to `COMMIT` or `ROLLBACK` is thrown away. (`SqlClient.withTransaction` awaits
+ * each of them in turn; `PgPool.reserve` sends one statement at a time.)
+ *
+ * Everything an entrance sets is local to its transaction: nothing of a tenant survives in a pooled connection.
+ * Statements go by the extended protocol, one a message; the claim is always a bound parameter.
+ *
+ * Only `TenantDb`, `PlatformDb` and the layers may name this service: it takes any tenant that it is told.
+ */
+export class TenantPool extends Context.Service<
+  TenantPool,
+  {
+    /** One statement in a transaction of its own, its four messages in one write. */
+    readonly query: <A>(
+      entrance: Entrance,
+      statement: (sql: Statement.Constructor) => Statement.Statement<A>
+    ) => Effect.Effect<ReadonlyArray<A>, DbError>
+    /**
+     * Several statements in one transaction. Inside a transaction of the same entrance it is a savepoint; inside
+     * one of another it is a defect: `set_config(…, true)` under a savepoint outlives it, so that the outer
+     * tenant's statements would go on in the inner one's schema.
+     */
+    readonly transaction: <A, E, R>(
+      entrance: Entrance,
+      use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
+    ) => Effect.Effect<A, E | DbError, R>
+    /** Connections in use, idle ones, and callers that wait for one. */
+    readonly stats: Effect.Effect<Pool.Stats>
+  }
+>()("agent-army/services/TenantPool") {
+  static readonly layer = (options: {
+    readonly url: Redacted.Redacted<string>
+    readonly size: number
+    readonly applicationName?: string
+  }) =>
+    Layer.effect(
+      TenantPool,
+      Effect.gen(function* () {
+        const claims = yield* Claims
+        const pool = yield* Pool.makeWithTTL({
+          acquire: PgConnection.make({
+            url: options.url,
+            multiplex: true,
+            connectTimeout: Duration.seconds(3),
+            keepAlive: Duration.seconds(10),
+            preparedStatementCacheSize: PREPARED_STATEMENTS,
+            applicationName: options.applicationName ?? "agent-army",
+            startupParameters: {
+              timezone: "UTC",
+              statement_timeout: String(Duration.toMillis(STATEMENT_TIMEOUT)),
+              idle_in_transaction_session_timeout: String(Duration.toMillis(IDLE_IN_TRANSACTION_TIMEOUT)),
+              client_connection_check_interval: String(Duration.toMillis(CONNECTION_CHECK_INTERVAL))
+            }
+          }),
+          min: 0,
+          max: options.size,
+          concurrency: 1,
+          timeToLive: Duration.minutes(5)
+        })
+
+        const acquire = Pool.get(pool).pipe(
+          Effect.timeoutOrElse({ duration: ACQUIRE_TIMEOUT, orElse: () => Effect.fail(unavailable()) }),
+          Effect.catchTag("SqlError", (error) => Effect.fail(classify(error)))
+        )
+
+        const enterParams = Effect.fnUntraced(function* (entrance: Entrance) {
+          const claim = yield* claims.sign(entrance === "platform" ? entrance : entrance.id)
+          return entrance === "platform"
+            ? ["none", "shared, pg_temp", claim]
+            : [roleNameOf(entrance.id), `${entrance.schema}, pg_temp`, claim]
+        })
+
+        const compiler = PgClient.makeCompiler()
+        const currentConnection = Effect.flatMap(CurrentLease, (lease) =>
+          lease === undefined
+            ? Effect.die(new Error("A tenant's statement was run outside of a transaction"))
+            : Effect.succeed(leaseConnection(lease))
+        )
+        const sql = Statement.make(currentConnection, compiler, [["db.system.name", "postgresql"]], undefined)
+
+        const refuse = (open: Lease, entrance: Entrance) =>
+          Effect.die(
+            new Error(`A transaction of ${open.subject} is open: ${subjectOf(entrance)} may not nest in it`)
+          )
+
+        /**
+         * A connection for one entrance, until the scope closes. Unless its transaction ended clean and nothing
+         * is in flight, the connection goes too: whatever still runs there, Postgres cancels when it sees the
+         * socket closed.
+         */
+        const lease = (entrance: Entrance) =>
+          Effect.flatMap(acquire, (connection) =>
+            Effect.acquireRelease(
+              Effect.sync((): Lease => ({
+                subject: subjectOf(entrance),
+                connection,
+                open: true,
+                clean: true,
+                outstanding: 0,
+                savepoints: 0
+              })),
+              (lease) =>
+                Effect.suspend(() => {
+                  lease.open = false
+                  return lease.clean && lease.outstanding === 0
+                    ? Effect.void
+                    : Pool.invalidate(pool, connection)
+                })
+            )
+          )
+
+        const runQuery = <A>(
+          entrance: Entrance,
+          statement: (sql: Statement.Constructor) => Statement.Statement<A>
+        ): Effect.Effect<ReadonlyArray<A>, DbError> =>
+          Effect.gen(function* () {
+            const current = yield* lease(entrance)
+            const params = yield* enterParams(entrance)
+            current.clean = false
+            // Submitted in one go: the four messages share one write, and one answer.
+            const [begin, enter, result, commit] = yield* Effect.all(
+              [
+                Effect.exit(current.connection.query(BEGIN)),
+                Effect.exit(current.connection.query(ENTER, params)),
+                Effect.exit(Effect.provideService(statement(sql), CurrentLease, current)),
+                Effect.exit(current.connection.query("COMMIT"))
+              ],
+              { concurrency: "unbounded" }
+            )
+            current.clean = Exit.isSuccess(commit)
+            // The first failure is the cause; those behind it only say that the transaction is aborted.
+            yield* begin
+            yield* enter
+            const rows = yield* result
+            yield* commit
+            return rows
+          }).pipe(
+            Effect.scoped,
+            Effect.catchTag("SqlError", (error) => Effect.fail(classify(error)))
+          )
+
+        const savepoint = <A, E, R>(
+          current: Lease,
+          use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
+        ): Effect.Effect<A, E | DbError, R> =>
+          Effect.suspend(() => {
+            const name = `s${++current.savepoints}`
+            const run = (text: string) =>
+              onLease((connection) => connection.query(text))(current).pipe(Effect.mapError(classify))
+            return Effect.uninterruptibleMask((restore) =>
+              run(`SAVEPOINT ${name}`).pipe(
+                Effect.andThen(restore(use(sql))),
+                Effect.tap(() => run(`RELEASE SAVEPOINT ${name}`)),
+                Effect.onError((cause) =>
+                  // Interrupted, a statement may still run: nothing of this transaction may go on.
+                  Cause.hasInterrupts(cause)
+                    ? Effect.sync(() => {
+                        current.open = false
+                      })
+                    : Effect.ignore(
+                        Effect.andThen(run(`ROLLBACK TO SAVEPOINT ${name}`), run(`RELEASE SAVEPOINT ${name}`))
+                      )
+                )
+              )
+            )
+          })
+
+        const runTransaction = <A, E, R>(
+          entrance: Entrance,
+          use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
+        ): Effect.Effect<A, E | DbError, R> =>
+          Effect.gen(function* () {
+            const current = yield* lease(entrance)
+            const params = yield* enterParams(entrance)
+            current.clean = false
+            const enter = Effect.all(
+              [
+                Effect.exit(current.connection.query(BEGIN)),
+                Effect.exit(current.connection.query(ENTER, params))
+              ],
+              { concurrency: "unbounded" }
+            ).pipe(
+              Effect.flatMap(([begin, entered]) => Effect.andThen(begin, entered)),
+              Effect.mapError(classify)
+            )
+            const end = (command: "COMMIT" | "ROLLBACK") =>
+              Effect.suspend(() => {
+                current.open = false
+                return current.connection.query(command)
+              }).pipe(
+                Effect.mapError(classify),
+                Effect.tap((answer) => {
+                  current.clean = true
+                  return answer.command === command
+                    ? Effect.void
+                    : Effect.die(new Error("COMMIT rolled back a failed transaction"))
+                })
+              )
+            return yield* Effect.uninterruptibleMask((restore) =>
+              restore(Effect.andThen(enter, Effect.provideService(use(sql), CurrentLease, current))).pipe(
+                Effect.tap(() =>
+                  current.open
+                    ? end("COMMIT")
+                    : Effect.die(new Error("An interrupted transaction cannot commit"))
+                ),
+                Effect.onError((cause) =>
+                  // Interrupted, a statement may still run: the connection goes, and the transaction with it.
+                  Cause.hasInterrupts(cause) || !current.open || current.outstanding > 0
+                    ? Effect.void
+                    : Effect.ignore(end("ROLLBACK"))
+                )
+              )
+            )
+          }).pipe(Effect.scoped)
+
+        return TenantPool.of({
+          query: (entrance, statement) =>
+            Effect.flatMap(CurrentLease, (open) =>
+              open === undefined
+                ? runQuery(entrance, statement)
+                : open.subject === subjectOf(entrance)
+                  ? statement(sql).pipe(Effect.mapError(classify))
+                  : refuse(open, entrance)
+            ),
+          transaction: (entrance, use) =>
+            Effect.flatMap(CurrentLease, (open) =>
+              open === undefined
+                ? runTransaction(entrance, use)
+                : open.subject === subjectOf(entrance)
+                  ? savepoint(open, use)
+                  : refuse(open, entrance)
+            ),
+          stats: Pool.stats(pool)
+        })
+      })
+    )
+}
