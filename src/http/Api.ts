@@ -1,0 +1,29 @@
+import { HttpApi, OpenApi } from "effect/http-api"
+import manifest from "../../package.json" with { type: "json" }
+import { AuthApi, SignInApi } from "./AuthApi.ts"
+import { KeysApi } from "./KeysApi.ts"
+import { Problems } from "./Problems.ts"
+import { RecordsApi } from "./RecordsApi.ts"
+import { StateApi } from "./StateApi.ts"
+import { SystemApi } from "./SystemApi.ts"
+import { TenantsApi } from "./TenantsApi.ts"
+
+/** The whole contract, as data: the server, the OpenAPI document and the typed client are all made from it. */
+export class Api extends HttpApi.make("agent-army")
+  .add(TenantsApi)
+  .add(SignInApi)
+  .add(AuthApi)
+  .add(RecordsApi)
+  .add(StateApi)
+  .add(KeysApi)
+  .add(SystemApi)
+  // Last, and so outermost: whatever fails inside leaves as a problem.
+  .middleware(Problems)
+  .annotateMerge(
+    OpenApi.annotations({
+      title: "agent-army",
+      version: manifest.version,
+      description: "The platform that companies run their AI agents on, each as a tenant of its own.",
+      license: { name: "MIT" }
+    })
+  ) {}

@@ -1,0 +1,24 @@
+import { Effect, Layer, Option, Redacted } from "effect"
+import { HttpServerRequest } from "effect/http"
+import { Authenticator } from "../services/Authenticator.ts"
+import { Authentication, CurrentPrincipal } from "./Authentication.ts"
+
+const given = (value: string | undefined): Option.Option<Redacted.Redacted<string>> =>
+  value === undefined || value === "" ? Option.none() : Option.some(Redacted.make(value))
+
+export const AuthenticationLayer = Layer.effect(
+  Authentication,
+  Effect.gen(function* () {
+    const authenticator = yield* Authenticator
+    return Authentication.of({
+      bearer: Effect.fn("Authentication")(function* (httpEffect, { credential }) {
+        const request = yield* HttpServerRequest.HttpServerRequest
+        const principal = yield* authenticator.authenticate({
+          bearer: given(Redacted.value(credential)),
+          apiKey: given(request.headers["x-api-key"])
+        })
+        return yield* Effect.provideService(httpEffect, CurrentPrincipal, principal)
+      })
+    })
+  })
+)

@@ -1,0 +1,326 @@
+import { ByteSize, Cause, Clock, Context, Duration, Effect, Layer, Predicate } from "effect"
+import { References, Stream, Tracer } from "effect"
+import type { Fiber, Types } from "effect"
+import {
+  Headers,
+  HttpIncomingMessage,
+  HttpMiddleware,
+  HttpRouter,
+  HttpServerError,
+  HttpServerRequest,
+  HttpServerResponse,
+  ProblemDetails
+} from "effect/http"
+import {
+  InternalError,
+  InvalidRequest,
+  MethodNotAllowed,
+  NotFound,
+  PayloadTooLarge,
+  RequestTimeout,
+  UnsupportedMediaType
+} from "../domain/Problems.ts"
+import { HttpMetrics, UNMATCHED } from "./HttpMetrics.ts"
+import { isReset, problemOf, toResponse } from "./ProblemResponse.ts"
+import { guardBody } from "./RequestBody.ts"
+import { RequestId, requestIdFrom } from "./RequestId.ts"
+import * as RouteTable from "./RouteTable.ts"
+
+/** The largest body an endpoint takes that asks for nothing else. */
+const MAX_BODY_SIZE = ByteSize.mebibytes(1)
+
+/** How long a request may take from its first byte to the head of its answer. */
+const REQUEST_TIMEOUT = Duration.seconds(30)
+
+/** How long a browser keeps the answer to a preflight. Chromium goes no further than two hours. */
+const PREFLIGHT_SECONDS = 7200
+
+/** The longest delay a timer of Node takes; a longer one would fire at once. */
+const MAX_TIMER_MILLIS = 2_147_483_647
+
+export interface FaceOptions {
+  readonly maxBodySize?: ByteSize.ByteSize
+  readonly requestTimeout?: Duration.Input
+  /**
+   * Limits of their own for the routes whose template starts with `prefix`; the first that fits counts. A
+   * `requestTimeout` of `Duration.infinity` is for routes that upgrade to a WebSocket.
+   */
+  readonly limits?: ReadonlyArray<{
+    readonly prefix: string
+    readonly maxBodySize?: ByteSize.ByteSize
+    readonly requestTimeout?: Duration.Input
+  }>
+  /** Who may call from a browser. None: no CORS headers at all. `*`: everyone. Credentials are never allowed. */
+  readonly allowedOrigins?: ReadonlyArray<string>
+}
+
+/** A route as the face sees it. */
+interface Route {
+  readonly template: string
+  readonly maxBodySize: ByteSize.ByteSize
+  readonly maxBodyBytes: number
+  readonly timeoutMillis: number
+  readonly logged: boolean
+}
+
+/** On every response that has none of its own. Nothing here is a page, except the docs, which say so. */
+export const securityHeaders: Readonly<Record<string, string>> = {
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+  "x-frame-options": "DENY",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "cross-origin-resource-policy": "same-origin",
+  "strict-transport-security": "max-age=63072000; includeSubDomains",
+  "cache-control": "no-store"
+}
+
+const baseHeaders = Headers.fromRecordUnsafe(securityHeaders)
+
+const exposedHeaders = ["ETag", "X-Request-ID", "Location", "Retry-After", "RateLimit", "RateLimit-Policy"]
+
+const allowedHeaders = [
+  "Authorization",
+  "X-API-Key",
+  "X-Tenant-ID",
+  "Content-Type",
+  "If-Match",
+  "If-None-Match",
+  "Idempotency-Key",
+  "X-Request-ID",
+  "Last-Event-ID"
+]
+
+/** Marks the interruption of a request that took too long. */
+class Deadline extends Context.Service<Deadline, true>()("agent-army/http/Deadline") {
+  static readonly annotation = this.context(true)
+}
+
+const isQuiet = (template: string) => template === "/metrics" || template.startsWith("/health")
+
+const interruptedBy = (cause: Cause.Cause<unknown>, key: string) =>
+  cause.reasons.some((reason) => reason._tag === "Interrupt" && reason.annotations.has(key))
+
+/** 499, as nginx has it: nobody is there to read an answer. */
+const clientGone = HttpServerResponse.empty({ status: 499 })
+
+/** What effect answers by itself, as text or with an empty body. */
+const problemOfResponse = (response: HttpServerResponse.HttpServerResponse) => {
+  if (response.status < 400 || response.headers["content-type"] === ProblemDetails.contentType) {
+    return undefined
+  }
+  if (response.status === 415 && response.headers["content-type"]?.startsWith("text/plain") === true) {
+    return new UnsupportedMediaType()
+  }
+  return response.status === 413 && response.body._tag === "Empty" ? new PayloadTooLarge() : undefined
+}
+
+/** RFC 9112, 3.2: a request of HTTP/1.1 names its host. */
+const lacksHost = (request: HttpServerRequest.HttpServerRequest) =>
+  request.headers["host"] === undefined &&
+  Predicate.hasProperty(request.source, "httpVersion") &&
+  request.source.httpVersion === "1.1"
+
+/** Why a request is refused before anyone looks at it. */
+const refusal = (request: HttpServerRequest.HttpServerRequest, maxBodyBytes: number) => {
+  if (lacksHost(request)) {
+    return new InvalidRequest({ detail: "The Host header is missing" })
+  }
+  // Postgres has no NUL in its texts, and no path or query of ours needs one.
+  if (request.url.includes("%00")) {
+    return new InvalidRequest({ detail: "The URL has a NUL byte" })
+  }
+  return Number(request.headers["content-length"] ?? 0) > maxBodyBytes ? new PayloadTooLarge() : undefined
+}
+
+const isPreflight = (request: HttpServerRequest.HttpServerRequest) =>
+  request.headers["origin"] !== undefined && request.headers["access-control-request-method"] !== undefined
+
+/** What a stream meets after its head is sent can only be logged: the connection is cut, never ended cleanly. */
+const watchStream = (
+  response: HttpServerResponse.HttpServerResponse,
+  context: Context.Context<never>
+): HttpServerResponse.HttpServerResponse => {
+  if (response.body._tag !== "Stream") return response
+  const { stream, contentType, contentLength } = response.body
+  const watched = stream.pipe(
+    Stream.tapCause((cause) =>
+      Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("A response broke off", cause)
+    ),
+    Stream.provideContext(context)
+  )
+  return HttpServerResponse.stream(watched, {
+    status: response.status,
+    statusText: response.statusText,
+    headers: response.headers,
+    cookies: response.cookies,
+    contentType,
+    contentLength
+  })
+}
+
+/**
+ * Everything HTTP that is no endpoint's business, around a layer of routes: request ids, problems for whatever
+ * the routes leave unanswered, limits of size and time, security headers, CORS, the access log and metrics.
+ * Serve the result with `disableLogger`, or each request is logged twice.
+ */
+export const around = <A, E, R>(routes: Layer.Layer<A, E, R>, options: FaceOptions = {}) =>
+  Layer.provide(routes, layer(options))
+
+/** The router that the routes are added to: it knows them, and stands behind the face. */
+const layer = (options: FaceOptions) =>
+  Layer.effect(
+    HttpRouter.HttpRouter,
+    Effect.gen(function* () {
+      const router = yield* HttpRouter.HttpRouter
+      const metrics = yield* HttpMetrics
+      const context = yield* Effect.context<never>()
+
+      const describe = (method: string, template: string): Route => {
+        if (method !== "*") Effect.runSyncWith(context)(metrics.expect(method, template))
+        return describeRoute(template, options)
+      }
+      const table = RouteTable.make(yield* HttpRouter.RouterConfig, describe)
+
+      yield* router.addGlobalMiddleware(makeFace(table, metrics, options))
+      return RouteTable.recording(router, table)
+    })
+  )
+
+const describeRoute = (template: string, options: FaceOptions): Route => {
+  const own = options.limits?.find(({ prefix }) => template.startsWith(prefix))
+  const maxBodySize = own?.maxBodySize ?? options.maxBodySize ?? MAX_BODY_SIZE
+  return {
+    template,
+    maxBodySize,
+    maxBodyBytes: ByteSize.toNumberUnsafe(maxBodySize),
+    timeoutMillis: Duration.toMillis(own?.requestTimeout ?? options.requestTimeout ?? REQUEST_TIMEOUT),
+    logged: !isQuiet(template)
+  }
+}
+
+const makeFace = (
+  table: RouteTable.RouteTable<Route>,
+  metrics: HttpMetrics["Service"],
+  options: FaceOptions
+) => {
+  const origins = new Set(options.allowedOrigins)
+  const cors =
+    origins.size === 0
+      ? undefined
+      : HttpMiddleware.cors({
+          allowedOrigins: origins.has("*") ? [] : (origin) => origins.has(origin),
+          allowedHeaders,
+          exposedHeaders,
+          maxAge: PREFLIGHT_SECONDS
+        })
+  const unmatched = describeRoute(UNMATCHED, options)
+
+  return (
+    handler: Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled>
+  ): Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    Types.unhandled,
+    HttpServerRequest.HttpServerRequest
+  > => {
+    return Effect.withFiber((fiber) => {
+      const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+      const clock = fiber.getRef(Clock.Clock)
+      const startedAt = clock.currentTimeNanosUnsafe()
+      const id = requestIdFrom(request.headers["x-request-id"])
+      const route = table.find(request.method, request.url)
+      const { template, maxBodyBytes, maxBodySize, timeoutMillis, logged } = route ?? unmatched
+
+      const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+      if (span?._tag === "Span") span.attribute("request_id", id)
+      const own = Context.make(RequestId, id).pipe(
+        Context.add(References.CurrentLogAnnotations, {
+          ...fiber.getRef(References.CurrentLogAnnotations),
+          request_id: id
+        }),
+        Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
+      )
+
+      const refuse = (problem: Parameters<typeof toResponse>[0], headers?: Record<string, string>) =>
+        Effect.succeed(toResponse(problem, id, headers))
+
+      /** Runs the routes within the limits of the one that answers. */
+      const run = () => {
+        guardBody(request)
+        const deadline = startDeadline(fiber, timeoutMillis)
+        return handler.pipe(
+          Effect.onExit(() => Effect.sync(() => clearTimeout(deadline))),
+          Effect.catchCause((cause) => recover(cause, id))
+        )
+      }
+
+      const answer = () => {
+        const refused = refusal(request, maxBodyBytes)
+        if (refused !== undefined) return refuse(refused)
+        if (route !== undefined) return run()
+        const methods = table.methods(request.url)
+        if (methods.length === 0) return refuse(new NotFound())
+        const allow = { allow: methods.join(", ") }
+        return request.method === "OPTIONS"
+          ? Effect.succeed(HttpServerResponse.empty({ status: 204, headers: allow }))
+          : refuse(new MethodNotAllowed(), allow)
+      }
+
+      const finish = (response: HttpServerResponse.HttpServerResponse) => {
+        const problem = problemOfResponse(response)
+        const plain = problem === undefined ? watchStream(response, own) : toResponse(problem, id)
+        const seconds = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e9
+        const done = HttpServerResponse.setHeaders(plain, {
+          ...baseHeaders,
+          ...plain.headers,
+          "x-request-id": id
+        })
+        const observed = metrics.observe(request.method, template, done.status, seconds)
+        const reported = logged
+          ? Effect.andThen(observed, logAccess(request.method, template, done.status, seconds))
+          : observed
+        return Effect.as(reported, done)
+      }
+
+      // effect's CORS takes every OPTIONS for a preflight.
+      const crossOrigin = cors !== undefined && (request.method !== "OPTIONS" || isPreflight(request))
+      const answered = crossOrigin ? cors(Effect.suspend(answer)) : answer()
+      return answered.pipe(Effect.flatMap(finish), Effect.provideContext(own))
+    })
+  }
+}
+
+/** Interrupts the request at its deadline. Not `Effect.timeout`, which would run each request in two more fibers. */
+const startDeadline = (fiber: Fiber.Fiber<unknown, unknown>, millis: number) =>
+  millis > MAX_TIMER_MILLIS
+    ? undefined
+    : // @effect-diagnostics-next-line globalTimers:off
+      setTimeout(() => fiber.interruptUnsafe(fiber.id, Deadline.annotation), millis)
+
+/** The answer to whatever came out of the routes instead of a response. */
+const recover = (
+  cause: Cause.Cause<unknown>,
+  id: string
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  if (interruptedBy(cause, Deadline.key)) {
+    return Effect.succeed(toResponse(new RequestTimeout(), id))
+  }
+  if (interruptedBy(cause, HttpServerError.ClientAbort.key)) {
+    return Effect.succeed(clientGone)
+  }
+  for (const reason of cause.reasons) {
+    if (reason._tag === "Interrupt") continue
+    const error = reason._tag === "Fail" ? reason.error : reason.defect
+    if (isReset(error)) return Effect.succeed(clientGone)
+    const problem = problemOf(error)
+    if (problem !== undefined) return Effect.succeed(toResponse(problem, id))
+  }
+  return Effect.as(Effect.logError("A request failed", cause), toResponse(new InternalError(), id))
+}
+
+const logAccess = (method: string, route: string, status: number, seconds: number) =>
+  Effect.annotateLogs(Effect.logInfo("Answered"), {
+    method,
+    route,
+    status,
+    duration_ms: Math.round(seconds * 1e5) / 100
+  })

@@ -1,0 +1,78 @@
+import { Context, Effect, Layer, Metric } from "effect"
+import { HttpMethod } from "effect/http"
+import { PrometheusMetrics } from "effect/observability"
+
+/** Seconds. The bounds of the latency objectives are among them, so that they are read without interpolation. */
+const BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+/** The label of whatever no route answers: a raw path as a label would let callers make series at will. */
+export const UNMATCHED = "unmatched"
+
+const requests = (method: string, endpoint: string, status: number) =>
+  Metric.counter("http_requests_total", {
+    description: "Requests answered",
+    incremental: true,
+    attributes: { method, endpoint, status_code: String(status) }
+  })
+
+const durations = (method: string, endpoint: string) =>
+  Metric.histogram("http_request_duration_seconds", {
+    description: "Time from a request's arrival to the head of its response",
+    boundaries: Metric.boundariesFromIterable(BUCKETS),
+    attributes: { method, endpoint }
+  })
+
+const labelOf = (method: string) => (HttpMethod.isHttpMethod(method) ? method : "OTHER")
+
+/** Counts and times requests by route. Its labels are bounded: known methods, route templates, status codes. */
+export class HttpMetrics extends Context.Service<
+  HttpMetrics,
+  {
+    /** Starts the counter of a route's 500s at zero: the first increase of a series that begins at one is lost. */
+    readonly expect: (method: string, endpoint: string) => Effect.Effect<void>
+    readonly observe: (
+      method: string,
+      endpoint: string,
+      status: number,
+      seconds: number
+    ) => Effect.Effect<void>
+  }
+>()("agent-army/http/HttpMetrics") {
+  static readonly layer = Layer.sync(HttpMetrics, () => {
+    // A metric with fixed attributes is cheap to update and dear to make.
+    const counters = new Map<string, ReturnType<typeof requests>>()
+    const timers = new Map<string, ReturnType<typeof durations>>()
+
+    const counter = (method: string, endpoint: string, status: number) => {
+      const key = `${method} ${status} ${endpoint}`
+      const known = counters.get(key)
+      if (known !== undefined) return known
+      const made = requests(method, endpoint, status)
+      counters.set(key, made)
+      return made
+    }
+
+    const timer = (method: string, endpoint: string) => {
+      const key = `${method} ${endpoint}`
+      const known = timers.get(key)
+      if (known !== undefined) return known
+      const made = durations(method, endpoint)
+      timers.set(key, made)
+      return made
+    }
+
+    return HttpMetrics.of({
+      expect: (method, endpoint) => Metric.update(counter(labelOf(method), endpoint, 500), 0),
+      observe: (method, endpoint, status, seconds) =>
+        Effect.withFiber((fiber) => {
+          const label = labelOf(method)
+          counter(label, endpoint, status).updateUnsafe(1, fiber.context)
+          timer(label, endpoint).updateUnsafe(seconds, fiber.context)
+          return Effect.void
+        })
+    })
+  })
+}
+
+/** `GET /metrics`, in Prometheus' text format. */
+export const MetricsRoute = PrometheusMetrics.layerHttp()

@@ -1,0 +1,139 @@
+import { Effect, Predicate, SchemaIssue } from "effect"
+import { HttpServerError, HttpServerRespondable, HttpServerResponse, ProblemDetails } from "effect/http"
+import { HttpApiError } from "effect/http-api"
+import { InvalidRequest, NotFound, PayloadTooLarge } from "../domain/Problems.ts"
+import type { Problem } from "../domain/Problems.ts"
+import { RequestId } from "./RequestId.ts"
+
+/** Seconds a caller waits before it asks again for what was unavailable: about one reconnection. */
+const RETRY_AFTER_SECONDS = 2
+
+/** RFC 6750, 3. Without an error code: one answer for a missing, expired and revoked credential. */
+const CHALLENGE = `Bearer realm="agent-army"`
+
+/** How many refused fields an answer lists. A body of a mebibyte can have very many. */
+const MAX_FIELDS = 50
+
+/** What every problem of the catalogue has, whatever members of its own it adds. */
+export interface AnyProblem {
+  readonly type: string
+  readonly title: string
+  readonly status: number
+  readonly code: string
+  readonly detail?: string
+}
+
+/** Whether a failure is one of our problems: it renders itself and has a `code`. */
+export const isProblem = (u: unknown): u is AnyProblem =>
+  HttpServerRespondable.isRespondable(u) &&
+  Predicate.hasProperty(u, "code") &&
+  Predicate.isString(u.code) &&
+  Predicate.hasProperty(u, "status") &&
+  Predicate.isNumber(u.status) &&
+  Predicate.hasProperty(u, "title")
+
+/** The members of a problem's body (RFC 9457, 3.1), ours included. */
+export const problemBody = (problem: AnyProblem, requestId: string): Record<string, unknown> => {
+  const { type, title, status, detail, code, ...rest } = { detail: undefined, ...problem }
+  return {
+    type,
+    title,
+    status,
+    detail: detail ?? title,
+    code,
+    ...rest,
+    ...(requestId === "" ? undefined : { request_id: requestId })
+  }
+}
+
+/**
+ * The headers a problem comes with: a challenge on every 401 (RFC 9110, 15.5.2), `Retry-After` on 503, and an
+ * end of the connection where the rest of the request will not be read (RFC 9110, 15.5.9 and 15.5.14).
+ */
+export const problemHeaders = (problem: AnyProblem): Record<string, string> => ({
+  "cache-control": "no-store",
+  ...(problem.status === 401 ? { "www-authenticate": CHALLENGE } : undefined),
+  ...(problem.status === 503 ? { "retry-after": String(RETRY_AFTER_SECONDS) } : undefined),
+  ...(problem.status === 408 || problem.status === 413 ? { connection: "close" } : undefined)
+})
+
+/** The one place where a problem becomes a response (RFC 9457). `headers` go over those it has by itself. */
+export const toResponse = (
+  problem: Problem | AnyProblem,
+  requestId: string,
+  headers?: Readonly<Record<string, string>>
+): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.jsonUnsafe(problemBody(problem, requestId), {
+    status: problem.status,
+    contentType: ProblemDetails.contentType,
+    headers: { ...problemHeaders(problem), ...headers }
+  })
+
+/**
+ * Answers with a problem from within a request. For a middleware whose refusal carries headers that a failure
+ * cannot, such as the `RateLimit` of a 429.
+ */
+export const respondWith = (
+  problem: Problem | AnyProblem,
+  headers?: Readonly<Record<string, string>>
+): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
+  Effect.map(RequestId, (requestId) => toResponse(problem, requestId, headers))
+
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
+
+const toSegment = (segment: PropertyKey | { readonly key: PropertyKey }): string | number => {
+  const key = typeof segment === "object" ? segment.key : segment
+  return typeof key === "number" ? key : String(key)
+}
+
+const where = {
+  Params: "The path is invalid",
+  Query: "The query is invalid",
+  Headers: "The headers are invalid",
+  Payload: "The body is invalid"
+} as const
+
+/**
+ * What was wrong with a request, field by field, the paths as the caller wrote them; `undefined` when it was
+ * our own answer that failed its schema. The messages name what was expected: the received value, which may be
+ * a password, is not in them unless a schema turns `reportInput` on.
+ */
+export const invalidRequest = (error: HttpApiError.HttpApiSchemaError): InvalidRequest | undefined => {
+  if (error.kind === "Body" || error.kind === "ResponseHeaders") {
+    return undefined
+  }
+  const { issues } = formatIssues(error.cause.issue)
+  return new InvalidRequest({
+    detail: where[error.kind],
+    errors: issues.slice(0, MAX_FIELDS).map((issue) => ({
+      path: (issue.path ?? []).map(toSegment),
+      message: issue.message
+    }))
+  })
+}
+
+/** Whether the connection broke while its body was read, which Node reports as an error of the body. */
+export const isReset = (error: unknown): boolean =>
+  HttpServerError.isHttpServerError(error) &&
+  error.reason._tag === "RequestParseError" &&
+  Predicate.hasProperty(error.reason.cause, "code") &&
+  error.reason.cause.code === "ECONNRESET"
+
+/** What a failure says to the caller; `undefined` for what is a defect of ours. */
+export const problemOf = (error: unknown): AnyProblem | undefined => {
+  if (isProblem(error)) return error
+  if (HttpApiError.HttpApiSchemaError.is(error)) return invalidRequest(error)
+  if (HttpApiError.HttpApiPayloadTooLarge.is(error)) return new PayloadTooLarge()
+  if (!HttpServerError.isHttpServerError(error) || isReset(error)) return undefined
+  const { reason } = error
+  switch (reason._tag) {
+    case "RequestParseError":
+      return reason.reason === "BodyTooLarge"
+        ? new PayloadTooLarge()
+        : new InvalidRequest({ detail: reason.description ?? "The body is malformed" })
+    case "RouteNotFound":
+      return new NotFound()
+    default:
+      return undefined
+  }
+}

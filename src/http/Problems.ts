@@ -1,0 +1,24 @@
+import { HttpApiMiddleware } from "effect/http-api"
+import {
+  DependencyUnavailable,
+  InternalError,
+  InvalidRequest,
+  PayloadTooLarge,
+  RequestTimeout,
+  UnsupportedMediaType
+} from "../domain/Problems.ts"
+
+/**
+ * Renders the failures of every endpoint and middleware as RFC 9457 problems, and declares those that any
+ * endpoint can answer. Put it last on the Api, which makes it the outermost.
+ */
+export class Problems extends HttpApiMiddleware.Service<Problems>()("agent-army/http/Problems", {
+  error: [
+    InvalidRequest,
+    RequestTimeout,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    InternalError,
+    DependencyUnavailable
+  ]
+}) {}

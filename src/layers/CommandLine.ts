@@ -1,0 +1,193 @@
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Cause, Console, Effect, Layer, Logger, Predicate, References, Runtime, Schema, Stdio, Terminal } from "effect"
+import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
+import { SqlError } from "effect/sql"
+import manifest from "../../package.json" with { type: "json" }
+import { isHosted } from "../domain/Environment.ts"
+import { InvalidRequest } from "../domain/Problems.ts"
+import { latestVersions, Migrations } from "../services/Migrations.ts"
+import { Announcer, Installation } from "./Installation.ts"
+import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
+import { Settings } from "./Settings.ts"
+import { RegistryOutdated } from "./Startup.ts"
+import { plain } from "./Table.ts"
+import type { Sheet } from "./Table.ts"
+
+/** `--json`: one JSON document on standard output, and nothing else there. */
+export const Json = GlobalFlag.Setting("json")({
+  flag: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print one JSON document instead of text"),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  )
+})
+export type Json = GlobalFlag.Setting.Identifier<"json">
+
+/** A program that ends with this code. What there is to say has been said. */
+class Ended extends Schema.TaggedError<Ended>()("Ended", { code: Schema.Int }) {
+  override readonly [Runtime.errorExitCode] = this.code
+}
+
+const FAILED = 1
+const WRONG_USAGE = 2
+
+/** What the terminal can show; `undefined` columns where standard output is none. */
+const sheet = Effect.gen(function* () {
+  const stdio = yield* Stdio.Stdio
+  const terminal = yield* Terminal.Terminal
+  const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
+  const columns = (yield* stdio.stdoutIsTerminal) ? yield* terminal.columns : 0
+  return { width: columns > 0 ? columns : undefined, color: canColor } satisfies Sheet
+})
+
+/** Prints what a command has to tell: the document for machines, or the text for people. */
+export const print = Effect.fnUntraced(function* (
+  document: unknown,
+  text: (sheet: Sheet) => string
+) {
+  yield* Console.log((yield* Json) ? JSON.stringify(document, undefined, 2) : text(yield* sheet))
+})
+
+const didYouMean = ([first]: ReadonlyArray<string>): string => (first === undefined ? "" : `. Did you mean ${first}?`)
+
+/** One line for a wrong invocation. A secret's value is `<redacted>` in these already. */
+const usageLine = (error: CliError.NonShowHelpErrors): string => {
+  switch (error._tag) {
+    case "UnrecognizedOption":
+      return `There is no flag ${error.option}${didYouMean(error.suggestions)}`
+    case "UnknownSubcommand":
+      return `There is no command ${error.subcommand}${didYouMean(error.suggestions)}`
+    default:
+      return error.message.replace("Expected: Schema validation failed: ", "")
+  }
+}
+
+/**
+ * Help that was asked for goes to standard output, all else to standard error: there a wrong invocation gets two
+ * lines, instead of the whole help on standard output.
+ */
+const PresenterLayer = CliOutput.layerPresenter({
+  present: (event) => {
+    if (event._tag === "InvalidInvocation") {
+      const [error] = event.errors
+      const line = error === undefined ? "Wrong usage" : usageLine(error)
+      return Console.error(`${plain(line)}\nSee: ${event.commandPath.join(" ")} --help`)
+    }
+    return event._tag === "Help" && event.reason === "Implicit"
+      ? Console.error(CliOutput.defaultFormatter({ colors: false }).formatHelpDoc(event.helpDoc))
+      : CliOutput.defaultPresenter.present(event)
+  }
+})
+
+/** The one line of a refusal or failure: the stable code, and what was the matter. */
+export const failureLine = (error: unknown): string => {
+  if (error instanceof InvalidRequest && error.errors !== undefined) {
+    const fields = error.errors.map(({ message, path }) => `${path.join(".")}: ${message}`)
+    return `${error.code}: ${error.message} (${fields.join("; ")})`
+  }
+  if (SqlError.isSqlError(error)) {
+    const { cause } = error.reason
+    return `${error._tag}: ${cause instanceof Error ? cause.message : error.message}`
+  }
+  if (!(error instanceof Error)) return `InternalError: ${String(error)}`
+  return `${Predicate.hasProperty(error, "_tag") ? String(error._tag) : "InternalError"}: ${error.message}`
+}
+
+/** Says what a program ended with, and turns it into the exit code. */
+const report = (cause: Cause.Cause<unknown>) =>
+  Effect.gen(function* () {
+    // Nothing to say: who interrupts knows it. The exit code is 130.
+    if (Cause.hasInterruptsOnly(cause)) return yield* Effect.interrupt
+    const error = Cause.squash(cause)
+    if (CliError.isCliError(error) && error._tag === "ShowHelp") return yield* new Ended({ code: WRONG_USAGE })
+    yield* Effect.logDebug(cause)
+    yield* Console.error(plain(failureLine(error)))
+    return yield* new Ended({ code: FAILED })
+  })
+
+/** Announcements, warnings and progress are for a person who looks on: at a terminal, and never on standard output. */
+const AnnouncementsLayer = Layer.unwrap(
+  Effect.gen(function* () {
+    const stdio = yield* Stdio.Stdio
+    const isWatched = yield* stdio.stderrIsTerminal
+    return Layer.mergeAll(
+      Layer.succeed(Announcer, isWatched ? Console.error : () => Effect.void),
+      Logger.layer(isWatched ? [Logger.consolePretty()] : []),
+      Layer.succeed(Logger.LogToStderr, true),
+      Layer.succeed(References.MinimumLogLevel, "Warn")
+    )
+  })
+)
+
+/** As the terminal is, but that nothing is asked where a machine reads the answer. */
+const CapabilitiesLayer = Layer.unwrap(
+  Effect.gen(function* () {
+    const stdio = yield* Stdio.Stdio
+    const found = yield* TerminalCapabilities.TerminalCapabilities
+    const isForMachines = (yield* stdio.args).includes("--json")
+    return Layer.succeed(TerminalCapabilities.TerminalCapabilities, {
+      ...found,
+      canPrompt: found.canPrompt && !isForMachines
+    })
+  })
+)
+
+const ProgramLayer = Layer.mergeAll(
+  PresenterLayer,
+  AnnouncementsLayer,
+  CapabilitiesLayer,
+  CliConfig.layer({
+    builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
+  })
+).pipe(Layer.provideMerge(NodeServices.layer))
+
+/** Waits until what was printed is through: an exit cuts off what a pipe has not taken yet. */
+const teardown: Runtime.Teardown = (exit, onExit) =>
+  Runtime.defaultTeardown(exit, (code) => {
+    process.stdout.write("", () => onExit(code))
+  })
+
+/** The platform's settings, and its servers: given, joined or started. */
+export const InstallationLayer = Installation.layer.pipe(Layer.provideMerge(Settings.layer))
+
+/** The registry as this build needs it: development makes it by itself, a hosted one is made by `migrate`. */
+const RegistryLayer = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { environment } = yield* Settings
+    const migrations = yield* Migrations
+    if (!isHosted(environment)) return yield* migrations.shared
+    const version = yield* migrations.sharedVersion
+    if (version < latestVersions.shared) {
+      return yield* new RegistryOutdated({
+        message: `The registry is at version ${version}, this build needs ${latestVersions.shared}: run "npm run migrate"`
+      })
+    }
+  })
+)
+
+/**
+ * What the control plane's programs stand on. Provided to each command by itself and never to a whole program, so
+ * that asking for help, or wrongly, starts no server.
+ */
+export const PlatformForCommands = RegistryLayer.pipe(
+  Layer.provideMerge(ControlPlaneLayer),
+  Layer.provideMerge(StorageLayer),
+  Layer.provideMerge(InstallationLayer)
+)
+
+/**
+ * Runs a program of `bin/` to its end: exit code 0 when done, 1 when refused or failed, with one line on standard
+ * error that begins with the stable code, 2 for a wrong usage, 130 when interrupted.
+ */
+export const run = <const Name extends string, Input, ContextInput, E>(
+  command: Command.Command<Name, Input, ContextInput, E, Command.Environment | Json | Announcer>
+): void =>
+  command.pipe(
+    Command.withGlobalFlags([Json]),
+    Command.run({ version: manifest.version }),
+    Effect.catchCause(report),
+    // The edge: the programs of `bin/` consist of this call.
+    // @effect-diagnostics-next-line strictEffectProvide:off
+    Effect.provide(ProgramLayer),
+    NodeRuntime.runMain({ disableErrorReporting: true, teardown })
+  )

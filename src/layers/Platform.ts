@@ -1,0 +1,79 @@
+import { Effect, Layer, Option } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { AdminDb } from "../services/AdminDb.ts"
+import { ApiKeys } from "../services/ApiKeys.ts"
+import { Authenticator } from "../services/Authenticator.ts"
+import { Claims } from "../services/Claims.ts"
+import { Migrations } from "../services/Migrations.ts"
+import { Passwords } from "../services/Passwords.ts"
+import { PlatformDb } from "../services/PlatformDb.ts"
+import { Provisioning } from "../services/Provisioning.ts"
+import { Records } from "../services/Records.ts"
+import { Redis } from "../services/Redis.ts"
+import { Sessions } from "../services/Sessions.ts"
+import { States } from "../services/States.ts"
+import { TenantPool } from "../services/TenantPool.ts"
+import { Tenants } from "../services/Tenants.ts"
+import { Tokens } from "../services/Tokens.ts"
+import { Users } from "../services/Users.ts"
+import { Installation } from "./Installation.ts"
+import { Settings } from "./Settings.ts"
+
+/** Postgres, as the app and as the migrator, and Redis. Nothing connects before it is used. */
+export const StorageLayer = Layer.unwrap(
+  Effect.gen(function* () {
+    const settings = yield* Settings
+    const installation = yield* Installation
+    return Layer.mergeAll(
+      PlatformDb.layer.pipe(
+        Layer.provideMerge(
+          TenantPool.layer({ url: installation.databaseUrl, size: settings.databasePoolSize })
+        )
+      ),
+      AdminDb.layer({ url: installation.databaseAdminUrl }),
+      Option.match(installation.redisUrl, {
+        onNone: () => Redis.layerAbsent,
+        onSome: (url) => Redis.layer({ url })
+      })
+    ).pipe(Layer.provide(Claims.layer(installation.tenantClaimKey)))
+  })
+)
+
+/** What operators do with tenants: by HTTP, and by the programs of `bin/`. */
+export const ControlPlaneLayer = Layer.unwrap(
+  Effect.map(Installation, ({ tenantClaimKey }) =>
+    Provisioning.layer.pipe(
+      Layer.provideMerge(Layer.mergeAll(Tenants.layer, Migrations.layer({ claimKey: tenantClaimKey }))),
+      Layer.provide(Passwords.layer),
+      Layer.provide(SecureRandom.layerWebCrypto)
+    )
+  )
+)
+
+/** What tenants do: signing in, and their data. */
+export const TenantPlaneLayer = Layer.unwrap(
+  Effect.gen(function* () {
+    const settings = yield* Settings
+    const installation = yield* Installation
+    const { environment } = settings
+    return Layer.mergeAll(
+      Authenticator.layer({ operatorKey: installation.operatorApiKey }),
+      Sessions.layer({ refreshLifetime: settings.refreshTokenTtl })
+    ).pipe(
+      Layer.provideMerge(
+        Layer.mergeAll(ApiKeys.layer({ environment }), Records.layer, States.layer, Users.layer)
+      ),
+      Layer.provideMerge(
+        Tokens.layer({ keys: installation.tokenSigningKeys, environment, lifetime: settings.accessTokenTtl })
+      ),
+      Layer.provide(Passwords.layer),
+      Layer.provide(SecureRandom.layerWebCrypto)
+    )
+  })
+)
+
+/** The platform without its HTTP face. */
+export const PlatformLayer = TenantPlaneLayer.pipe(
+  Layer.provideMerge(ControlPlaneLayer),
+  Layer.provideMerge(StorageLayer)
+)
