@@ -1,0 +1,146 @@
+import { NodeHttpClient, NodeServices } from "@effect/platform-node"
+import { Context, Deferred, Effect, Layer, Redacted } from "effect"
+import type { SqlClient } from "effect/sql"
+import { Redis as RedisClient } from "ioredis"
+import { randomBytes } from "node:crypto"
+import { inject } from "vitest"
+import { ensureRoles, hardenDatabase, superuserClient } from "../../src/layers/DatabaseRoles.ts"
+import { Announcer, Installation } from "../../src/layers/Installation.ts"
+import { PlatformLayer } from "../../src/layers/Platform.ts"
+import { ServerLayer } from "../../src/layers/Server.ts"
+import { Settings } from "../../src/layers/Settings.ts"
+import { StartupLayer } from "../../src/layers/Startup.ts"
+
+/** Roles belong to the whole cluster: every file of a run gives them the same passwords. */
+const passwords = {
+  app: Redacted.make("app-password-of-the-tests"),
+  migrator: Redacted.make("migrator-password-of-the-tests"),
+  backup: Redacted.make("backup-password-of-the-tests")
+}
+
+export const operatorKey = "aa_op_the-operator-key-of-the-tests"
+
+/** A database of the file's own in the run's Postgres, with the platform's roles. Dropped at the end. */
+export class TestDatabase extends Context.Service<
+  TestDatabase,
+  {
+    readonly name: string
+    readonly appUrl: Redacted.Redacted<string>
+    readonly migratorUrl: Redacted.Redacted<string>
+    /** A superuser's session in the database. For looking, and for breaking things on purpose. */
+    readonly superuser: SqlClient.SqlClient
+    readonly redisUrl: Redacted.Redacted<string>
+    /** A client that sees every key. */
+    readonly redis: RedisClient
+  }
+>()("test/TestDatabase") {
+  static readonly layer = Layer.effect(
+    TestDatabase,
+    Effect.gen(function* () {
+      const { postgres, redis } = inject("servers")
+      const name = `aa_test_${randomBytes(6).toString("hex")}`
+      const url = (user: string, password: string, database: string) =>
+        Redacted.make(
+          `postgres://${user}:${encodeURIComponent(password)}@${postgres.host}:${postgres.port}/${database}`
+        )
+      const server = yield* superuserClient(url(postgres.superuser, postgres.password, "postgres"))
+      yield* ensureRoles(server, passwords)
+      yield* Effect.acquireRelease(server`CREATE DATABASE ${server(name)}`, () =>
+        Effect.ignore(server`DROP DATABASE ${server(name)} WITH (FORCE)`)
+      )
+      const superuser = yield* superuserClient(url(postgres.superuser, postgres.password, name))
+      yield* hardenDatabase(superuser, name)
+
+      const redisUrl = Redacted.make(
+        `redis://:${encodeURIComponent(redis.password)}@${redis.host}:${redis.port}`
+      )
+      const client = yield* Effect.acquireRelease(
+        Effect.sync(() => new RedisClient(Redacted.value(redisUrl))),
+        (client) => Effect.promise(() => client.quit())
+      )
+      return TestDatabase.of({
+        name,
+        appUrl: url("aa_app", Redacted.value(passwords.app), name),
+        migratorUrl: url("aa_migrator", Redacted.value(passwords.migrator), name),
+        superuser,
+        redisUrl,
+        redis: client
+      })
+    })
+  )
+}
+
+/** Keys that all instances of one file share, as those of one installation do. */
+const claimKey = randomBytes(32).toString("base64")
+
+const settingsOf = (env: Readonly<Record<string, string>> = {}) =>
+  Layer.unwrap(
+    Effect.map(TestDatabase, (database) =>
+      Settings.layerFrom({
+        ENVIRONMENT: "testing",
+        HOST: "127.0.0.1",
+        PORT: "0",
+        DATA_DIR: `/nonexistent/${database.name}`,
+        DATABASE_URL: Redacted.value(database.appUrl),
+        DATABASE_ADMIN_URL: Redacted.value(database.migratorUrl),
+        REDIS_URL: Redacted.value(database.redisUrl),
+        OPERATOR_API_KEY: operatorKey,
+        TOKEN_SIGNING_KEYS: signingKeys,
+        TENANT_CLAIM_KEY: claimKey,
+        LOG_LEVEL: "error",
+        ...env
+      })
+    )
+  )
+
+const signingKeys = JSON.stringify({
+  keys: [
+    {
+      kty: "OKP",
+      crv: "Ed25519",
+      // The key pair of RFC 8037, appendix A: public, and good for tests only.
+      x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+      d: "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"
+    }
+  ]
+})
+
+/** A running server, by its address. */
+export class TestServer extends Context.Service<TestServer, { readonly url: string }>()("test/TestServer") {}
+
+/** One more instance of the platform, over a real socket, on the file's database. */
+export const startServer = (env?: Readonly<Record<string, string>>) =>
+  Effect.gen(function* () {
+    const ready = yield* Deferred.make<string>()
+    const announcer = Layer.succeed(Announcer, (line: string) => {
+      const match = /^Ready on http:\/\/localhost:(\d+)$/.exec(line)
+      return match === null
+        ? Effect.void
+        : Effect.asVoid(Deferred.succeed(ready, `http://127.0.0.1:${match[1]}`))
+    })
+    yield* Layer.build(
+      Layer.fresh(ServerLayer).pipe(
+        Layer.provide(Layer.mergeAll(settingsOf(env), announcer, NodeServices.layer))
+      )
+    )
+    return { url: yield* Deferred.await(ready) }
+  })
+
+/** The platform's services on the file's database, without HTTP. */
+export const TestPlatform = StartupLayer.pipe(
+  Layer.provideMerge(PlatformLayer),
+  Layer.provideMerge(Installation.layer),
+  Layer.provideMerge(Layer.succeed(Announcer, () => Effect.void)),
+  Layer.provideMerge(settingsOf()),
+  Layer.provide(NodeServices.layer),
+  Layer.provideMerge(TestDatabase.layer)
+)
+
+/** A server on a real socket, the platform's services beside it as a second instance, and a client's transport. */
+export const TestApp = Layer.effect(TestServer, startServer()).pipe(
+  Layer.provideMerge(TestPlatform),
+  Layer.provideMerge(NodeHttpClient.layerUndici)
+)
+
+/** For `layer(…)`: real servers keep real time, so that a claim signed at the test clock's 1970 would have expired. */
+export const onRealClock = { timeout: 60_000, excludeTestServices: true } as const
