@@ -1,5 +1,17 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Console, Effect, Layer, Logger, Predicate, References, Runtime, Schema, Stdio, Terminal } from "effect"
+import {
+  Cause,
+  Console,
+  Effect,
+  Layer,
+  Logger,
+  Predicate,
+  References,
+  Runtime,
+  Schema,
+  Stdio,
+  Terminal
+} from "effect"
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
 import { SqlError } from "effect/sql"
 import manifest from "../../package.json" with { type: "json" }
@@ -12,6 +24,12 @@ import { Settings } from "./Settings.ts"
 import { RegistryOutdated } from "./Startup.ts"
 import { plain } from "./Table.ts"
 import type { Sheet } from "./Table.ts"
+
+/** The built-in one, with a name that leaves room for the others' in the help. */
+const Completions = GlobalFlag.Action({
+  flag: GlobalFlag.Completions.flag.pipe(Flag.withMetavar("shell")),
+  run: GlobalFlag.Completions.run
+})
 
 /** `--json`: one JSON document on standard output, and nothing else there. */
 export const Json = GlobalFlag.Setting("json")({
@@ -41,14 +59,12 @@ const sheet = Effect.gen(function* () {
 })
 
 /** Prints what a command has to tell: the document for machines, or the text for people. */
-export const print = Effect.fnUntraced(function* (
-  document: unknown,
-  text: (sheet: Sheet) => string
-) {
+export const print = Effect.fnUntraced(function* (document: unknown, text: (sheet: Sheet) => string) {
   yield* Console.log((yield* Json) ? JSON.stringify(document, undefined, 2) : text(yield* sheet))
 })
 
-const didYouMean = ([first]: ReadonlyArray<string>): string => (first === undefined ? "" : `. Did you mean ${first}?`)
+const didYouMean = ([first]: ReadonlyArray<string>): string =>
+  first === undefined ? "" : `. Did you mean ${first}?`
 
 /** One line for a wrong invocation. A secret's value is `<redacted>` in these already. */
 const usageLine = (error: CliError.NonShowHelpErrors): string => {
@@ -99,8 +115,10 @@ const report = (cause: Cause.Cause<unknown>) =>
     // Nothing to say: who interrupts knows it. The exit code is 130.
     if (Cause.hasInterruptsOnly(cause)) return yield* Effect.interrupt
     const error = Cause.squash(cause)
-    if (CliError.isCliError(error) && error._tag === "ShowHelp") return yield* new Ended({ code: WRONG_USAGE })
-    yield* Effect.logDebug(cause)
+    if (CliError.isCliError(error) && error._tag === "ShowHelp")
+      return yield* new Ended({ code: WRONG_USAGE })
+    // A defect is ours to mend: where somebody looks on, with all that is known of it.
+    if (Cause.hasDies(cause)) yield* Effect.logError(cause)
     yield* Console.error(plain(failureLine(error)))
     return yield* new Ended({ code: FAILED })
   })
@@ -137,14 +155,17 @@ const ProgramLayer = Layer.mergeAll(
   AnnouncementsLayer,
   CapabilitiesLayer,
   CliConfig.layer({
-    builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel]
+    builtIns: [GlobalFlag.Help, GlobalFlag.Version, Completions]
   })
 ).pipe(Layer.provideMerge(NodeServices.layer))
 
-/** Waits until what was printed is through: an exit cuts off what a pipe has not taken yet. */
-const teardown: Runtime.Teardown = (exit, onExit) =>
+/**
+ * Ends the process once what was printed is through: an exit cuts off what a pipe has not taken yet. Ends it always,
+ * since a timer of a driver's would else keep a program that is done for seconds.
+ */
+const teardown: Runtime.Teardown = (exit) =>
   Runtime.defaultTeardown(exit, (code) => {
-    process.stdout.write("", () => onExit(code))
+    process.stdout.write("", () => process.exit(code))
   })
 
 /** The platform's settings, and its servers: given, joined or started. */

@@ -13,6 +13,9 @@ import { PlatformLayer } from "./Platform.ts"
 import { Settings } from "./Settings.ts"
 import { StartupLayer } from "./Startup.ts"
 
+/** The longest part of a path: a key of realtime state, percent-encoded. By default the router stops at 100. */
+const MAX_PATH_PARAM = 600
+
 const quiet = { disableLogger: true, disableListenLog: true } as const
 
 const HealthLayer = Layer.unwrap(
@@ -41,6 +44,7 @@ const ApiServer = Layer.unwrap(
     })
     return HttpRouter.serve(Layer.mergeAll(routes, Ready), quiet).pipe(
       Layer.provide(HttpMetrics.layer),
+      Layer.provide(Layer.succeed(HttpRouter.RouterConfig, { maxParamLength: MAX_PATH_PARAM })),
       Layer.provide(HttpListener.layer({ host: settings.host, port: settings.port }))
     )
   })

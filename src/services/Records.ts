@@ -1,4 +1,3 @@
-import { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { pageOf } from "../domain/Page.ts"
@@ -73,11 +72,11 @@ export class Records extends Context.Service<
       const encode = Effect.fnUntraced(function* (data: Schema.Json) {
         const { settings } = yield* TenantContext
         const limit = settings["records.max_bytes"] ?? tenantSettingDefaults["records.max_bytes"]
-        const bytes = Buffer.byteLength(JSON.stringify(data))
-        if (bytes > limit) {
+        const document = JSON.stringify(data)
+        if (Buffer.byteLength(document) > limit) {
           return yield* new PayloadTooLarge({ detail: `A record of this tenant has ${limit} bytes at most` })
         }
-        return PgTypes.jsonb(data)
+        return document
       })
 
       /** Why a conditional write found no row: it is gone, or it is there in another version. */
@@ -102,7 +101,7 @@ export class Records extends Context.Service<
           const [row] = yield* db
             .query(
               (sql, table) => sql`INSERT INTO ${table("records")} (id, collection, data)
-                VALUES (${id}, ${collection}, ${document}) RETURNING ${sql.literal(columns)}`
+                VALUES (${id}, ${collection}, ${document}::jsonb) RETURNING ${sql.literal(columns)}`
             )
             .pipe(orUnavailable)
           return yield* recordOf(row)
@@ -135,7 +134,7 @@ export class Records extends Context.Service<
             .query((sql, table) => {
               const matching = expected === undefined ? sql`` : sql`AND ${sql.in("version", expected)}`
               return sql`UPDATE ${table("records")}
-                SET data = ${document}, version = version + 1, updated_at = now()
+                SET data = ${document}::jsonb, version = version + 1, updated_at = now()
                 WHERE id = ${id} AND collection = ${collection} ${matching}
                 RETURNING ${sql.literal(columns)}`
             })

@@ -1,5 +1,5 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
-import { Cause, Context, Duration, Effect, Exit, Layer, Pool } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Layer, Pool, Stream } from "effect"
 import type { Redacted } from "effect"
 import { SqlError, Statement } from "effect/sql"
 import type { SqlConnection } from "effect/sql"
@@ -81,13 +81,15 @@ export const orUnavailable = <A, E, R>(
   effect: Effect.Effect<A, E | SqlError.SqlError, R>
 ): Effect.Effect<A, E, R> => Effect.catchIf(effect, SqlError.isSqlError, Effect.die)
 
+/** A fiber that outlives its transaction must not speak in the next tenant's. */
+const hasEnded = () => new Error("This transaction has ended")
+
 /** Runs a statement on the lease that it was made under, and on no other. */
 const onLease =
   <A>(run: (connection: PgConnection.PgConnection) => Effect.Effect<A, SqlError.SqlError>) =>
   (lease: Lease): Effect.Effect<A, SqlError.SqlError> =>
     Effect.suspend(() => {
-      // A fiber that outlives its transaction must not speak in the next tenant's.
-      if (!lease.open) return Effect.die(new Error("This transaction has ended"))
+      if (!lease.open) return Effect.die(hasEnded())
       lease.outstanding++
       return run(lease.connection).pipe(
         Effect.ensuring(
@@ -97,6 +99,20 @@ const onLease =
         )
       )
     })
+
+/** The same for a statement whose rows are read one by one. */
+const streamOnLease = (lease: Lease, sql: string, params: ReadonlyArray<unknown>) =>
+  Stream.suspend(() => {
+    if (!lease.open) return Stream.die(hasEnded())
+    lease.outstanding++
+    return lease.connection.stream(sql, params).pipe(
+      Stream.ensuring(
+        Effect.sync(() => {
+          lease.outstanding--
+        })
+      )
+    )
+  })
 
 const leaseConnection = (lease: Lease): SqlConnection.Connection => {
   const rows = (sql: string, params: ReadonlyArray<unknown>, prepare: boolean) =>
@@ -111,7 +127,7 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
     executeValues: (sql, params) => values(sql, params, true),
     executeValuesUnprepared: (sql, params) => values(sql, params, false),
     executeUnprepared: (sql, params) => rows(sql, params, false),
-    executeStream: (sql, params) => lease.connection.stream(sql, params)
+    executeStream: (sql, params) => streamOnLease(lease, sql, params)
   }
 }
 
