@@ -9,5 +9,8 @@ export const eventually = <A, E, R>(
 ): Effect.Effect<A, E, R> =>
   look.pipe(
     Effect.repeat({ until: holds, schedule: Schedule.spaced(Duration.millis(10)) }),
-    Effect.timeoutOrElse({ duration: within, orElse: () => Effect.die(new Error(`Waited in vain until ${what}`)) })
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.die(new Error(`Waited in vain until ${what}`))
+    })
   )

@@ -52,7 +52,9 @@ export class TestDatabase extends Context.Service<
       yield* hardenDatabase(superuser, name)
 
       const redisUrl = Redacted.make(
-        `redis://:${encodeURIComponent(redis.password)}@${redis.host}:${redis.port}`
+        redis.password === ""
+          ? `redis://${redis.host}:${redis.port}`
+          : `redis://:${encodeURIComponent(redis.password)}@${redis.host}:${redis.port}`
       )
       const client = yield* Effect.acquireRelease(
         Effect.sync(() => new RedisClient(Redacted.value(redisUrl))),

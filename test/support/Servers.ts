@@ -32,8 +32,25 @@ declare module "vitest" {
   }
 }
 
+/** Servers that stand already, as in a pipeline with service containers: a superuser's URL, and Redis'. */
+const given = (): TestServers | undefined => {
+  const { TEST_POSTGRES_URL: postgres, TEST_REDIS_URL: redis } = process.env
+  if (postgres === undefined || redis === undefined) return undefined
+  const server = (text: string) => {
+    const { hostname, password, port, username } = new URL(text)
+    return { host: hostname, port: Number(port), username, password: decodeURIComponent(password) }
+  }
+  const { username, ...rest } = server(postgres)
+  return { postgres: { ...rest, superuser: username }, redis: server(redis) }
+}
+
 /** Vitest's `globalSetup`: one Postgres and one Redis for the run, on ports and in a folder of its own. */
 export default async function setup(project: TestProject) {
+  const servers = given()
+  if (servers !== undefined) {
+    project.provide("servers", servers)
+    return undefined
+  }
   // Detached, so that no signal to vitest's process group ends it before it has tidied up.
   const keeper = spawn(process.execPath, [keeperPath], { detached: true, stdio: ["pipe", "pipe", "inherit"] })
   const exited = once(keeper, "exit")
