@@ -17,6 +17,8 @@ export class Api extends HttpApi.make("agent-army")
   .add(StateApi)
   .add(KeysApi)
   .add(SystemApi)
+  // Every field that is wrong, not only the first.
+  .annotate(HttpApi.ParseOptions, { errors: "all" })
   // Last, and so outermost: whatever fails inside leaves as a problem.
   .middleware(Problems)
   .annotateMerge(

@@ -21,7 +21,7 @@ import {
   UnsupportedMediaType
 } from "../domain/Problems.ts"
 import { HttpMetrics, UNMATCHED } from "./HttpMetrics.ts"
-import { isReset, problemOf, toResponse } from "./ProblemResponse.ts"
+import { problemOf, toResponse } from "./ProblemResponse.ts"
 import { guardBody } from "./RequestBody.ts"
 import { RequestId, requestIdFrom } from "./RequestId.ts"
 import * as RouteTable from "./RouteTable.ts"
@@ -310,7 +310,6 @@ const recover = (
   for (const reason of cause.reasons) {
     if (reason._tag === "Interrupt") continue
     const error = reason._tag === "Fail" ? reason.error : reason.defect
-    if (isReset(error)) return Effect.succeed(clientGone)
     const problem = problemOf(error)
     if (problem !== undefined) return Effect.succeed(toResponse(problem, id))
   }

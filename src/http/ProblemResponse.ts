@@ -1,6 +1,7 @@
-import { Effect, Predicate, SchemaIssue } from "effect"
+import { Effect, Predicate } from "effect"
 import { HttpServerError, HttpServerRespondable, HttpServerResponse, ProblemDetails } from "effect/http"
 import { HttpApiError } from "effect/http-api"
+import { invalidFields } from "../domain/InvalidFields.ts"
 import { InvalidRequest, NotFound, PayloadTooLarge } from "../domain/Problems.ts"
 import type { Problem } from "../domain/Problems.ts"
 import { RequestId } from "./RequestId.ts"
@@ -10,9 +11,6 @@ const RETRY_AFTER_SECONDS = 2
 
 /** RFC 6750, 3. Without an error code: one answer for a missing, expired and revoked credential. */
 const CHALLENGE = `Bearer realm="agent-army"`
-
-/** How many refused fields an answer lists. A body of a mebibyte can have very many. */
-const MAX_FIELDS = 50
 
 /** What every problem of the catalogue has, whatever members of its own it adds. */
 export interface AnyProblem {
@@ -79,13 +77,6 @@ export const respondWith = (
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
   Effect.map(RequestId, (requestId) => toResponse(problem, requestId, headers))
 
-const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
-
-const toSegment = (segment: PropertyKey | { readonly key: PropertyKey }): string | number => {
-  const key = typeof segment === "object" ? segment.key : segment
-  return typeof key === "number" ? key : String(key)
-}
-
 const where = {
   Params: "The path is invalid",
   Query: "The query is invalid",
@@ -94,37 +85,21 @@ const where = {
 } as const
 
 /**
- * What was wrong with a request, field by field, the paths as the caller wrote them; `undefined` when it was
- * our own answer that failed its schema. The messages name what was expected: the received value, which may be
- * a password, is not in them unless a schema turns `reportInput` on.
+ * What was wrong with a request, field by field; `undefined` when it was our own answer that failed its schema.
  */
 export const invalidRequest = (error: HttpApiError.HttpApiSchemaError): InvalidRequest | undefined => {
   if (error.kind === "Body" || error.kind === "ResponseHeaders") {
     return undefined
   }
-  const { issues } = formatIssues(error.cause.issue)
-  return new InvalidRequest({
-    detail: where[error.kind],
-    errors: issues.slice(0, MAX_FIELDS).map((issue) => ({
-      path: (issue.path ?? []).map(toSegment),
-      message: issue.message
-    }))
-  })
+  return new InvalidRequest({ detail: where[error.kind], errors: invalidFields(error.cause) })
 }
-
-/** Whether the connection broke while its body was read, which Node reports as an error of the body. */
-export const isReset = (error: unknown): boolean =>
-  HttpServerError.isHttpServerError(error) &&
-  error.reason._tag === "RequestParseError" &&
-  Predicate.hasProperty(error.reason.cause, "code") &&
-  error.reason.cause.code === "ECONNRESET"
 
 /** What a failure says to the caller; `undefined` for what is a defect of ours. */
 export const problemOf = (error: unknown): AnyProblem | undefined => {
   if (isProblem(error)) return error
   if (HttpApiError.HttpApiSchemaError.is(error)) return invalidRequest(error)
   if (HttpApiError.HttpApiPayloadTooLarge.is(error)) return new PayloadTooLarge()
-  if (!HttpServerError.isHttpServerError(error) || isReset(error)) return undefined
+  if (!HttpServerError.isHttpServerError(error)) return undefined
   const { reason } = error
   switch (reason._tag) {
     case "RequestParseError":

@@ -1,4 +1,6 @@
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+// By their own paths: the whole package takes a third of a program's start.
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import {
   Cause,
   Console,
@@ -18,6 +20,7 @@ import manifest from "../../package.json" with { type: "json" }
 import { isHosted } from "../domain/Environment.ts"
 import { InvalidRequest } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
+import { sqlMessageOf } from "../services/TenantPool.ts"
 import { Announcer, Installation } from "./Installation.ts"
 import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
 import { Settings } from "./Settings.ts"
@@ -101,10 +104,7 @@ export const failureLine = (error: unknown): string => {
     const fields = error.errors.map(({ message, path }) => `${path.join(".")}: ${message}`)
     return `${error.code}: ${error.message} (${fields.join("; ")})`
   }
-  if (SqlError.isSqlError(error)) {
-    const { cause } = error.reason
-    return `${error._tag}: ${cause instanceof Error ? cause.message : error.message}`
-  }
+  if (SqlError.isSqlError(error)) return `${error._tag}: ${sqlMessageOf(error)}`
   if (!(error instanceof Error)) return `InternalError: ${String(error)}`
   return `${Predicate.hasProperty(error, "_tag") ? String(error._tag) : "InternalError"}: ${error.message}`
 }

@@ -77,6 +77,11 @@ export const hardenDatabase = Effect.fn("hardenDatabase")(function* (sql: SqlCli
       yield* sql`GRANT CONNECT ON DATABASE ${database} TO aa_app, aa_migrator, aa_backup`
       yield* sql`GRANT CREATE ON DATABASE ${database} TO aa_owner`
       yield* sql`REVOKE ALL ON SCHEMA public FROM PUBLIC`
+      // A tenant's role sets nothing: what a query of its sets for the session, the next tenant on the connection would
+      // meet (an encoding that garbles its texts, a time limit of a millisecond). The entrance is set before the role.
+      yield* sql`REVOKE EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) FROM PUBLIC`
+      yield* sql`GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean)
+        TO aa_app, aa_migrator, aa_owner`
     })
   )
 })

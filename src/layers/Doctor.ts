@@ -291,7 +291,9 @@ export const diagnose = Effect.fn("diagnose")(function* (options: { readonly sho
     detail: `Postgres ${sourceOf(settings.databaseUrl)}, Redis ${sourceOf(settings.redisUrl)}`
   }
 
-  const services = yield* ControlPlaneLayer.pipe(Layer.provideMerge(StorageLayer), Layer.build).pipe(
+  const services = yield* ControlPlaneLayer.pipe(
+    Layer.provideMerge(StorageLayer),
+    Layer.build,
     Effect.provideContext(Context.merge(foundSettings.value, foundInstallation.value))
   )
   const byApp = Effect.gen(function* () {

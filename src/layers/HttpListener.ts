@@ -1,5 +1,5 @@
 import { NodeHttpServer } from "@effect/platform-node"
-import { Cause, Duration, Effect, Exit, Layer } from "effect"
+import { Cause, Duration, Effect, Exit, Layer, Predicate, Schema } from "effect"
 import type { Runtime } from "effect"
 import { HttpServer, ProblemDetails } from "effect/http"
 import { Server, STATUS_CODES } from "node:http"
@@ -14,6 +14,9 @@ import { Health } from "../services/Health.ts"
 
 /** How long requests that run when the shutdown begins may go on. Cloud Run kills after 10 s, and others follow. */
 const REQUESTS_FINISH_WITHIN = Duration.seconds(6)
+
+/** How long what was interrupted then may take to say goodbye, before every connection is cut. */
+const FAREWELL = Duration.millis(500)
 
 /** How long the headers of a request may take to arrive, against clients that send a byte at a time. */
 const HEADERS_WITHIN = Duration.seconds(10)
@@ -46,26 +49,58 @@ export interface ListenOptions {
   readonly keepAlive?: Duration.Input
 }
 
-/** A server that says when it begins to close, and lets go of each connection once that is idle. */
+/** The address can't be listened on: which, and why. */
+export class ListenFailed extends Schema.TaggedError<ListenFailed>()("ListenFailed", {
+  message: Schema.String
+}) {}
+
+const listenFailed = ({ host, port }: ListenOptions, cause: unknown) =>
+  new ListenFailed({
+    message:
+      Predicate.hasProperty(cause, "code") && cause.code === "EADDRINUSE"
+        ? `Port ${port} is in use: stop what listens there, or set PORT`
+        : `Can't listen on ${host}, port ${port}: ${cause instanceof Error ? cause.message : "unknown reason"}`
+  })
+
+/** A server that says when it begins to close, lets go of each idle connection, and of all at the deadline. */
 class DrainingServer extends Server {
   readonly #onDrain: () => void
-  #idle: NodeJS.Timeout | undefined
+  readonly #closeAfterMillis: number
+  readonly #sockets = new Set<Socket>()
+  #draining = false
 
-  constructor(options: ServerOptions, onDrain: () => void) {
+  constructor(options: ServerOptions, closeAfter: Duration.Input, onDrain: () => void) {
     super(options)
     this.#onDrain = onDrain
+    this.#closeAfterMillis = Duration.toMillis(closeAfter)
+    this.on("connection", (socket) => {
+      this.#sockets.add(socket)
+      socket.once("close", () => this.#sockets.delete(socket))
+    })
   }
 
   override close(callback?: (error?: Error) => void): this {
-    if (this.#idle === undefined) {
+    if (!this.#draining) {
+      this.#draining = true
       this.#onDrain()
-      // Node closes the connections that are idle now; those that become so later would stay for `keepAlive`.
-      // @effect-diagnostics-next-line globalTimers:off -- Node calls `close` outside of any fiber.
-      this.#idle = setInterval(() => this.closeIdleConnections(), Duration.toMillis(CLOSE_IDLE_EVERY))
+      this.#letGo()
     }
-    return super.close((error) => {
-      clearInterval(this.#idle)
-      callback?.(error)
+    return super.close(callback)
+  }
+
+  /** Node calls `close` outside of any fiber. */
+  #letGo() {
+    // Node closes the connections that are idle now; those that become so later would stay for `keepAlive`.
+    // @effect-diagnostics-next-line globalTimers:off
+    const idle = setInterval(() => this.closeIdleConnections(), Duration.toMillis(CLOSE_IDLE_EVERY))
+    // A WebSocket waits for the other end to answer its close, and Node for whoever does not read its answer.
+    // @effect-diagnostics-next-line globalTimers:off
+    const deadline = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy()
+    }, this.#closeAfterMillis)
+    this.once("close", () => {
+      clearInterval(idle)
+      clearTimeout(deadline)
     })
   }
 }
@@ -95,6 +130,7 @@ const rawRefusal = (code: string | undefined): string => {
 
 const makeServer = (options: ListenOptions, onDrain: () => void): DrainingServer => {
   const millis = Duration.toMillis
+  const finishWithin = Duration.fromInputUnsafe(options.finishWithin ?? REQUESTS_FINISH_WITHIN)
   const server = new DrainingServer(
     {
       headersTimeout: millis(options.headersWithin ?? HEADERS_WITHIN),
@@ -105,6 +141,7 @@ const makeServer = (options: ListenOptions, onDrain: () => void): DrainingServer
       // A missing Host is refused by the face, as a problem.
       requireHostHeader: false
     },
+    Duration.sum(finishWithin, FAREWELL),
     onDrain
   )
   server.maxHeadersCount = MAX_HEADERS
@@ -130,33 +167,20 @@ const makeServer = (options: ListenOptions, onDrain: () => void): DrainingServer
 
 /**
  * The HTTP server of the process. At its end it stops to be ready and to listen at once, lets running requests
- * finish within `finishWithin`, then interrupts them, open streams too, and closes every connection.
+ * finish within `finishWithin`, then interrupts them, open streams too, and half a second later cuts every
+ * connection that is left.
  */
 export const layer = (options: ListenOptions) =>
   Layer.effect(
     HttpServer.HttpServer,
     Effect.gen(function* () {
       const health = yield* Health
-      const sockets = new Set<Socket>()
       const server = makeServer(options, () => Effect.runSync(health.markDraining))
-      // Upgraded connections are not among those that the server closes.
-      server.on("connection", (socket) => {
-        sockets.add(socket)
-        socket.once("close", () => sockets.delete(socket))
-      })
-
-      const http = yield* NodeHttpServer.make(() => server, {
+      return yield* NodeHttpServer.make(() => server, {
         host: options.host,
         port: options.port,
         gracefulShutdownTimeout: options.finishWithin ?? REQUESTS_FINISH_WITHIN
-      })
-      // Runs after the requests were interrupted, and before the server waits for its last connection.
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          for (const socket of sockets) socket.destroy()
-        })
-      )
-      return http
+      }).pipe(Effect.catchTag("ServeError", ({ cause }) => Effect.fail(listenFailed(options, cause))))
     })
   ).pipe(Layer.merge(NodeHttpServer.layerHttpServices))
 

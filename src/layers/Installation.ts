@@ -88,7 +88,7 @@ export class Installation extends Context.Service<
         Option.map(
           Option.flatMap(embedded, (servers) => servers.redis),
           ({ host, password, port }) =>
-            Redacted.make(`redis://:${encodeURIComponent(Redacted.value(password))}@${host}:${port}`)
+            Redacted.make(`redis://default:${encodeURIComponent(Redacted.value(password))}@${host}:${port}`)
         )
       )
 

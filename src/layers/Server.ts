@@ -1,6 +1,7 @@
 import { Effect, Layer, Option, Redacted } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import manifest from "../../package.json" with { type: "json" }
+import * as Face from "../http/Face.ts"
 import { HttpMetrics, MetricsRoute } from "../http/HttpMetrics.ts"
 import { Routes } from "../http/Routes.ts"
 import { Build, Health } from "../services/Health.ts"
@@ -56,10 +57,21 @@ const MetricsServer = Layer.unwrap(
     Option.match(metricsPort, {
       onNone: () => Layer.empty,
       onSome: (port) =>
-        HttpRouter.serve(MetricsRoute, quiet).pipe(Layer.provide(HttpListener.layer({ host, port })))
+        HttpRouter.serve(Face.around(MetricsRoute), quiet).pipe(
+          Layer.provide(HttpMetrics.layer),
+          Layer.provide(HttpListener.layer({ host, port }))
+        )
     })
   )
 )
+
+const firstSteps = (base: string, operatorKey: string) => `Operator key: ${operatorKey}
+
+Try this next:
+  curl ${base}/health/ready
+  curl -X POST ${base}/api/v1/tenants -H 'Authorization: Bearer ${operatorKey}' -H 'Content-Type: application/json' -d '{"slug":"skyvera","name":"Skyvera","admin_email":"admin@skyvera.example"}'
+  open ${base}/docs in a browser
+`
 
 /** The last thing that a start says: where it listens, the operator key if it made one, and what to try. */
 const Ready = Layer.effectDiscard(
@@ -74,14 +86,7 @@ const Ready = Layer.effectDiscard(
     const base = `http://localhost:${port}`
     yield* announce(`Ready on ${base}`)
     if (installation.operatorApiKeyMade) {
-      const key = Redacted.value(installation.operatorApiKey)
-      yield* announce(`Operator key: ${key}`)
-      yield* announce(`
-Try this next:
-  curl ${base}/health/ready
-  curl -X POST ${base}/api/v1/tenants -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json' -d '{"slug":"skyvera","name":"Skyvera","admin_email":"admin@skyvera.example"}'
-  open ${base}/docs
-`)
+      yield* announce(firstSteps(base, Redacted.value(installation.operatorApiKey)))
     }
   })
 )
