@@ -1,6 +1,7 @@
 import { Duration, Effect, Layer, Schedule, Schema } from "effect"
 import { isHosted } from "../domain/Environment.ts"
 import { checkAppLogin } from "../services/AppLogin.ts"
+import { migrateAll, REGISTRY } from "../services/MigrateAll.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
 import { Announcer } from "./Installation.ts"
 import { Settings } from "./Settings.ts"
@@ -29,13 +30,12 @@ const prepare = Effect.gen(function* () {
       })
     }
   } else {
-    const { from, to } = yield* migrations.shared
-    if (to > from) yield* announce(`Migrated the registry from version ${from} to ${to}`)
-    for (const tenant of yield* migrations.versions) {
-      if (tenant.version >= latestVersions.tenant) continue
-      const migrated = yield* migrations.tenant(tenant)
-      yield* announce(`Migrated ${tenant.slug} from version ${migrated.from} to ${migrated.to}`)
+    const report = yield* migrateAll({})
+    for (const { from, slug, to } of report.migrated) {
+      yield* announce(`Migrated ${slug === REGISTRY ? "the registry" : slug} from version ${from} to ${to}`)
     }
+    // One tenant that can't be migrated must not take the others with it.
+    for (const { error, slug } of report.failed) yield* announce(`Could not migrate ${slug}: ${error}`)
   }
   yield* checkAppLogin
 })

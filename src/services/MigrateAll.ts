@@ -1,7 +1,9 @@
 import { Cause, Clock, Effect } from "effect"
+import { SqlError } from "effect/sql"
 import { NotFound } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "./Migrations.ts"
 import type { MigrationFailed, TenantVersion } from "./Migrations.ts"
+import { sqlMessageOf } from "./TenantPool.ts"
 import type { DbError } from "./TenantPool.ts"
 
 /** Tenants migrated at one time. */
@@ -36,6 +38,7 @@ export interface MigrateAllReport {
 
 const describe = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
+  if (SqlError.isSqlError(error)) return sqlMessageOf(error)
   return error instanceof Error ? error.message : String(error)
 }
 

@@ -9,7 +9,7 @@ import type { TenantRef, TenantSlug } from "../domain/Tenant.ts"
 import { AdminDb } from "./AdminDb.ts"
 import { claimKeyId, claimKeyPads } from "./Claims.ts"
 import { MigratingTenant } from "./MigratingTenant.ts"
-import { classify } from "./TenantPool.ts"
+import { classify, sqlMessageOf } from "./TenantPool.ts"
 import type { DbError } from "./TenantPool.ts"
 
 /** One numbered step. What it is given: the connection of the transaction it runs in, and `R`. */
@@ -85,7 +85,7 @@ export class Migrations extends Context.Service<
                 return reason._tag === "DependencyUnavailable"
                   ? reason
                   : new MigrationFailed({
-                      message: `Migration ${migration.id}_${migration.name}: ${error.reason.message ?? error.message}`
+                      message: `Migration ${migration.id}_${migration.name}: ${sqlMessageOf(error)}`
                     })
               })
             )

@@ -34,6 +34,8 @@ interface Lease {
   clean: boolean
   /** Statements that have been sent and not answered. */
   outstanding: number
+  /** A statement was sent that may have left something in the session, for the next tenant to meet. */
+  stained: boolean
   savepoints: number
 }
 
@@ -56,6 +58,12 @@ export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {
   return typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
     ? cause.code
     : undefined
+}
+
+/** What Postgres said, or the system below it: the driver's own words are the same for every failed query. */
+export const sqlMessageOf = (error: SqlError.SqlError): string => {
+  const cause: unknown = error.reason.cause
+  return cause instanceof Error ? cause.message : error.message
 }
 
 /** Trouble of the connection or the server is the dependency's; every other error is the statement's, and stays. */
@@ -84,6 +92,17 @@ export const orUnavailable = <A, E, R>(
 /** A fiber that outlives its transaction must not speak in the next tenant's. */
 const hasEnded = () => new Error("This transaction has ended")
 
+/**
+ * How those statements begin that leave nothing in the session. Not `PREPARE`, `SET`, `DO`, `LISTEN`, `COMMIT` and the
+ * like: SQL injected into one tenant's transaction could prepare a statement of its own under the name of one of
+ * ours, and have the next tenant on the connection run it, claim and all.
+ */
+const LEAVES_NOTHING = /^\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES)\b/i
+
+const mark = (lease: Lease, sql: string): void => {
+  if (!LEAVES_NOTHING.test(sql)) lease.stained = true
+}
+
 /** Runs a statement on the lease that it was made under, and on no other. */
 const onLease =
   <A>(run: (connection: PgConnection.PgConnection) => Effect.Effect<A, SqlError.SqlError>) =>
@@ -104,6 +123,7 @@ const onLease =
 const streamOnLease = (lease: Lease, sql: string, params: ReadonlyArray<unknown>) =>
   Stream.suspend(() => {
     if (!lease.open) return Stream.die(hasEnded())
+    mark(lease, sql)
     lease.outstanding++
     return lease.connection.stream(sql, params).pipe(
       Stream.ensuring(
@@ -115,15 +135,21 @@ const streamOnLease = (lease: Lease, sql: string, params: ReadonlyArray<unknown>
   })
 
 const leaseConnection = (lease: Lease): SqlConnection.Connection => {
+  const run = <A>(
+    sql: string,
+    send: (connection: PgConnection.PgConnection) => Effect.Effect<A, SqlError.SqlError>
+  ) =>
+    onLease((connection) => {
+      mark(lease, sql)
+      return send(connection)
+    })(lease)
   const rows = (sql: string, params: ReadonlyArray<unknown>, prepare: boolean) =>
-    onLease((connection) => Effect.map(connection.query(sql, params, prepare), (result) => result.rows))(
-      lease
-    )
+    run(sql, (connection) => Effect.map(connection.query(sql, params, prepare), (result) => result.rows))
   const values = (sql: string, params: ReadonlyArray<unknown>, prepare: boolean) =>
-    onLease((connection) => connection.queryValues(sql, params, prepare))(lease)
+    run(sql, (connection) => connection.queryValues(sql, params, prepare))
   return {
     execute: (sql, params) => rows(sql, params, true),
-    executeRaw: (sql, params) => onLease((connection) => connection.query(sql, params))(lease),
+    executeRaw: (sql, params) => run(sql, (connection) => connection.query(sql, params)),
     executeValues: (sql, params) => values(sql, params, true),
     executeValuesUnprepared: (sql, params) => values(sql, params, false),
     executeUnprepared: (sql, params) => rows(sql, params, false),
@@ -134,8 +160,9 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
 /**
  * The pool that tenants' transactions run on. Written by ourselves because this is the product: a connection is
  * leased to one entrance at a time, `BEGIN` and the entrance share one write, and a connection whose lease ended
- * in anything but a clean answer to `COMMIT` or `ROLLBACK` is thrown away. (`SqlClient.withTransaction` awaits
- * each of them in turn; `PgPool.reserve` sends one statement at a time.)
+ * in anything but a clean answer to `COMMIT` or `ROLLBACK`, or that ran anything but queries and changes of rows, is
+ * thrown away. (`SqlClient.withTransaction` awaits each of them in turn; `PgPool.reserve` sends one statement at a
+ * time.)
  *
  * Everything an entrance sets is local to its transaction: nothing of a tenant survives in a pooled connection.
  * Statements go by the extended protocol, one a message; the claim is always a bound parameter.
@@ -232,12 +259,13 @@ export class TenantPool extends Context.Service<
                 open: true,
                 clean: true,
                 outstanding: 0,
+                stained: false,
                 savepoints: 0
               })),
               (lease) =>
                 Effect.suspend(() => {
                   lease.open = false
-                  return lease.clean && lease.outstanding === 0
+                  return lease.clean && !lease.stained && lease.outstanding === 0
                     ? Effect.void
                     : Pool.invalidate(pool, connection)
                 })

@@ -21,6 +21,9 @@ interface RunOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
+/** To compile the same modules anew is most of what a program's process has to do. */
+const compileCache = fileURLToPath(new URL("../../node_modules/.cache/programs", import.meta.url))
+
 /** The programs of `bin/`, run as processes of their own on a data directory of the file's own, whose servers run. */
 export class Programs extends Context.Service<
   Programs,
@@ -62,7 +65,7 @@ export class Programs extends Context.Service<
           const file = fileURLToPath(new URL(`../../bin/${program}.ts`, import.meta.url))
           const handle = yield* ChildProcess.make(process.execPath, [file, ...args], {
             cwd: folder,
-            env: { PATH: process.env["PATH"], DATA_DIR: dataDir, ...env },
+            env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: compileCache, DATA_DIR: dataDir, ...env },
             extendEnv: false,
             stdin: stdin === undefined ? "ignore" : Stream.make(new TextEncoder().encode(stdin))
           })
@@ -93,7 +96,7 @@ export const runProgram = (...args: Parameters<typeof Programs.Service.run>) =>
 export const document =
   <S extends Schema.ConstraintDecoder<unknown>>(schema: S) =>
   (outcome: Outcome) =>
-    Schema.decodeUnknownEffect(Schema.fromJsonString(schema))(outcome.stdout)
+    Schema.decodeEffect(Schema.fromJsonString(schema))(outcome.stdout)
 
 export const freshSlug = (name: string): string => `${name}-${randomBytes(4).toString("hex")}`
 

@@ -1,6 +1,5 @@
 import { PgConnection } from "@effect/sql-pg"
 import { Context, Effect, Layer, Redacted } from "effect"
-import type { SqlError } from "effect/sql"
 import { createHmac } from "node:crypto"
 import { Installation } from "../../src/layers/Installation.ts"
 import { roleNameOf } from "../../src/domain/Tenant.ts"
@@ -37,10 +36,6 @@ export const tenantInDatabase = Effect.fnUntraced(function* (name: string) {
 
 /** A session as the app's login, without our pool: what somebody has who got hold of that login. */
 export const rawSession = Effect.flatMap(TestDatabase, ({ appUrl }) => PgConnection.make({ url: appUrl }))
-
-/** What Postgres itself said. */
-export const messageOf = ({ reason }: SqlError.SqlError): string =>
-  reason.cause instanceof Error ? reason.cause.message : String(reason.cause)
 
 /** Runs the statements one after the other in a transaction that is rolled back; the rows of the last. */
 export const inRolledBack = (session: PgConnection.PgConnection, statements: ReadonlyArray<string>) =>
