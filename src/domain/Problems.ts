@@ -110,7 +110,7 @@ export class HeadersTooLarge extends HttpApiError.Problem<HeadersTooLarge>()(
 
 /** One field that was refused: where it stands, and why. */
 export const InvalidField = Schema.Struct({
-  path: Schema.Array(Schema.Union([Schema.String, Schema.Number])),
+  path: Schema.Array(Schema.Union([Schema.String, Schema.Finite])),
   message: Schema.String
 })
 

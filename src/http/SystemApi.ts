@@ -3,7 +3,7 @@ import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/ht
 
 const Check = Schema.Struct({
   status: Schema.Literals(["ok", "unavailable"]),
-  latency_ms: Schema.Number,
+  latency_ms: Schema.Finite,
   error: Schema.optionalKey(Schema.String)
 })
 
