@@ -8,7 +8,7 @@ import { CurrentPrincipal } from "./Authentication.ts"
 const AccessControlLayer = Layer.succeed(
   AccessControl,
   AccessControl.of(
-    Effect.fn("AccessControl")(function* (httpEffect, { endpoint }) {
+    Effect.fnUntraced(function* (httpEffect, { endpoint }) {
       const { principal, scopes } = yield* TenantContext
       const rule = Context.getOption(endpoint.annotations, Access)
       if (Option.isNone(rule)) return yield* new Forbidden({})
@@ -26,7 +26,7 @@ const AccessControlLayer = Layer.succeed(
 const OperatorOnlyLayer = Layer.succeed(
   OperatorOnly,
   OperatorOnly.of(
-    Effect.fn("OperatorOnly")(function* (httpEffect) {
+    Effect.fnUntraced(function* (httpEffect) {
       const principal = yield* CurrentPrincipal
       if (principal._tag !== "Operator") return yield* new Forbidden({ detail: "This needs an operator key" })
       return yield* httpEffect

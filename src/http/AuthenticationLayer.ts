@@ -11,7 +11,7 @@ export const AuthenticationLayer = Layer.effect(
   Effect.gen(function* () {
     const authenticator = yield* Authenticator
     return Authentication.of({
-      bearer: Effect.fn("Authentication")(function* (httpEffect, { credential }) {
+      bearer: Effect.fnUntraced(function* (httpEffect, { credential }) {
         const request = yield* HttpServerRequest.HttpServerRequest
         const principal = yield* authenticator.authenticate({
           bearer: given(Redacted.value(credential)),

@@ -28,7 +28,7 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
       const shared = Context.pick(TenantPool, Redis)(yield* Effect.context<TenantPool | Redis>())
 
       return TenantScope.of(
-        Effect.fn("TenantScope")(function* (httpEffect) {
+        Effect.fnUntraced(function* (httpEffect) {
           const principal = yield* CurrentPrincipal
           if (principal._tag === "Operator") {
             return yield* new Forbidden({ detail: "An operator key does not open a tenant's data" })

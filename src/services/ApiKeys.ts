@@ -1,7 +1,7 @@
 import { PgTypes } from "@effect/sql-pg"
 import { Cache, Context, DateTime, Duration, Effect, Exit, Layer, Option, Redacted, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { createHash, timingSafeEqual } from "node:crypto"
+import { hash, timingSafeEqual } from "node:crypto"
 import { ApiKey, formatApiKey, prefixOf } from "../domain/ApiKey.ts"
 import type { ParsedApiKey } from "../domain/ApiKey.ts"
 import { pageOf } from "../domain/Page.ts"
@@ -38,7 +38,7 @@ const decodeRow = Schema.decodeUnknownEffect(ApiKeyRow)
 const decodeChecked = Schema.decodeUnknownEffect(CheckedRow)
 
 const hashOf = (secret: Redacted.Redacted<string>): Uint8Array =>
-  createHash("sha256").update(Redacted.value(secret)).digest()
+  hash("sha256", Redacted.value(secret), "buffer")
 
 export interface NewApiKey {
   readonly name: string
@@ -168,7 +168,7 @@ export class ApiKeys extends Context.Service<
             )
             return pageOf(keys, limit, (key) => key.id)
           }),
-          verify: Effect.fn("ApiKeys.verify")(function* (key) {
+          verify: Effect.fnUntraced(function* (key) {
             if (key.environment !== options.environment) return Option.none()
             const found = yield* Cache.get(remembered, `${key.tenantId}/${key.keyId}`)
             if (Option.isNone(found)) return Option.none()

@@ -1,5 +1,5 @@
 import { Context, Effect, Layer, Option, Redacted } from "effect"
-import { createHash, timingSafeEqual } from "node:crypto"
+import { hash, timingSafeEqual } from "node:crypto"
 import { parseApiKey } from "../domain/ApiKey.ts"
 import { OperatorPrincipal, UserPrincipal } from "../domain/Principal.ts"
 import type { Principal } from "../domain/Principal.ts"
@@ -32,7 +32,7 @@ export class Authenticator extends Context.Service<
       Effect.gen(function* () {
         const tokens = yield* Tokens
         const apiKeys = yield* ApiKeys
-        const digest = (value: string) => createHash("sha256").update(value).digest()
+        const digest = (value: string) => hash("sha256", value, "buffer")
         const operatorKey = digest(Redacted.value(options.operatorKey))
 
         const byToken = Effect.fnUntraced(function* (token: Redacted.Redacted<string>) {
@@ -65,7 +65,7 @@ export class Authenticator extends Context.Service<
         })
 
         return Authenticator.of({
-          authenticate: Effect.fn("Authenticator.authenticate")(function* ({ apiKey, bearer }) {
+          authenticate: Effect.fnUntraced(function* ({ apiKey, bearer }) {
             if (Option.isNone(bearer)) {
               return Option.isNone(apiKey) ? yield* new Unauthenticated({}) : yield* byApiKey(apiKey.value)
             }

@@ -106,7 +106,7 @@ export class Records extends Context.Service<
             .pipe(orUnavailable)
           return yield* recordOf(row)
         }),
-        get: Effect.fn("Records.get")(function* (collection, id) {
+        get: Effect.fnUntraced(function* (collection, id) {
           const db = yield* TenantDb
           const [row] = yield* db
             .query(

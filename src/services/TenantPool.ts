@@ -1,5 +1,5 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
-import { Cause, Context, Duration, Effect, Exit, Layer, Pool, Stream } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Pool, Stream } from "effect"
 import type { Redacted } from "effect"
 import { SqlError, Statement } from "effect/sql"
 import type { SqlConnection } from "effect/sql"
@@ -45,6 +45,9 @@ const CurrentLease = Context.Reference<Lease | undefined>("agent-army/services/T
 })
 
 const subjectOf = (entrance: Entrance): string => (entrance === "platform" ? entrance : entrance.id)
+
+/** A statement's type parameter is its writer's word for what Postgres answers: there is nothing to check it by. */
+const areRowsOf = <A>(rows: ReadonlyArray<unknown>): rows is ReadonlyArray<A> => Array.isArray(rows)
 
 const BEGIN = "BEGIN"
 const ENTER =
@@ -157,6 +160,68 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
   }
 }
 
+/** One that waits for its turn. `granted` tells a turn that was given from one that was given up. */
+interface Waiter {
+  granted: boolean
+  readonly proceed: () => void
+}
+
+/**
+ * Lets so many effects run at a time. The others wait for their turn, in the order of their coming, and are told
+ * after `ACQUIRE_TIMEOUT` that the database is busy. A timer each, where `Effect.timeout` would run two more fibers.
+ */
+const makeTurns = (size: number) =>
+  Effect.sync(() => {
+    let free = size
+    const waiting = new Set<Waiter>()
+
+    const pass = Effect.sync(() => {
+      const [next] = waiting
+      if (next === undefined) {
+        free++
+      } else {
+        waiting.delete(next)
+        next.granted = true
+        next.proceed()
+      }
+    })
+
+    const wait = Effect.suspend(() => {
+      let given: Waiter | undefined
+      return Effect.callback<void, DependencyUnavailable>((resume) => {
+        // @effect-diagnostics-next-line globalTimers:off
+        const timer = setTimeout(() => {
+          waiting.delete(waiter)
+          resume(Effect.fail(unavailable()))
+        }, Duration.toMillis(ACQUIRE_TIMEOUT))
+        const waiter: Waiter = {
+          granted: false,
+          proceed: () => {
+            clearTimeout(timer)
+            resume(Effect.void)
+          }
+        }
+        given = waiter
+        waiting.add(waiter)
+        return Effect.sync(() => {
+          clearTimeout(timer)
+          waiting.delete(waiter)
+        })
+      }).pipe(
+        // Interrupted between being given the turn and taking it: it goes on to the next, or it would be lost.
+        Effect.onExit((exit) => (Exit.isFailure(exit) && given?.granted === true ? pass : Effect.void))
+      )
+    })
+
+    return <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | DependencyUnavailable, R> =>
+      Effect.uninterruptibleMask((restore) => {
+        const run = Effect.ensuring(restore(effect), pass)
+        if (free === 0) return Effect.andThen(restore(wait), run)
+        free--
+        return run
+      })
+  })
+
 /**
  * The pool that tenants' transactions run on. Written by ourselves because this is the product: a connection is
  * leased to one entrance at a time, `BEGIN` and the entrance share one write, and a connection whose lease ended
@@ -213,24 +278,23 @@ export class TenantPool extends Context.Service<
               idle_in_transaction_session_timeout: String(Duration.toMillis(IDLE_IN_TRANSACTION_TIMEOUT)),
               client_connection_check_interval: String(Duration.toMillis(CONNECTION_CHECK_INTERVAL))
             }
-          }),
+          }).pipe(Effect.mapError(classify)),
           min: 0,
           max: options.size,
           concurrency: 1,
           timeToLive: Duration.minutes(5)
         })
 
-        const acquire = Pool.get(pool).pipe(
-          Effect.timeoutOrElse({ duration: ACQUIRE_TIMEOUT, orElse: () => Effect.fail(unavailable()) }),
-          Effect.catchTag("SqlError", (error) => Effect.fail(classify(error)))
-        )
+        const turn = yield* makeTurns(options.size)
 
-        const enterParams = Effect.fnUntraced(function* (entrance: Entrance) {
-          const claim = yield* claims.sign(entrance === "platform" ? entrance : entrance.id)
-          return entrance === "platform"
-            ? ["none", "shared, pg_temp", claim]
-            : [roleNameOf(entrance.id), `${entrance.schema}, pg_temp`, claim]
-        })
+        const enterParams = (entrance: Entrance) =>
+          entrance === "platform"
+            ? Effect.map(claims.sign(entrance), (claim) => ["none", "shared, pg_temp", claim])
+            : Effect.map(claims.sign(entrance.id), (claim) => [
+                roleNameOf(entrance.id),
+                `${entrance.schema}, pg_temp`,
+                claim
+              ])
 
         const compiler = PgClient.makeCompiler()
         const currentConnection = Effect.flatMap(CurrentLease, (lease) =>
@@ -246,14 +310,16 @@ export class TenantPool extends Context.Service<
           )
 
         /**
-         * A connection for one entrance, until the scope closes. Unless its transaction ended clean and nothing
-         * is in flight, the connection goes too: whatever still runs there, Postgres cancels when it sees the
-         * socket closed.
+         * Runs on a connection for one entrance. Unless its transaction ended clean and nothing is in flight, the
+         * connection goes too: whatever still runs there, Postgres cancels when it sees the socket closed.
          */
-        const lease = (entrance: Entrance) =>
-          Effect.flatMap(acquire, (connection) =>
-            Effect.acquireRelease(
-              Effect.sync((): Lease => ({
+        const withLease = <A, E, R>(
+          entrance: Entrance,
+          use: (lease: Lease) => Effect.Effect<A, E, R>
+        ): Effect.Effect<A, E | DbError, R> =>
+          turn(
+            Pool.use(pool, (connection) => {
+              const lease: Lease = {
                 subject: subjectOf(entrance),
                 connection,
                 open: true,
@@ -261,46 +327,45 @@ export class TenantPool extends Context.Service<
                 outstanding: 0,
                 stained: false,
                 savepoints: 0
-              })),
-              (lease) =>
-                Effect.suspend(() => {
-                  lease.open = false
-                  return lease.clean && !lease.stained && lease.outstanding === 0
-                    ? Effect.void
-                    : Pool.invalidate(pool, connection)
-                })
-            )
+              }
+              return Effect.onExit(use(lease), () => {
+                lease.open = false
+                return lease.clean && !lease.stained && lease.outstanding === 0
+                  ? Effect.void
+                  : Pool.invalidate(pool, connection)
+              })
+            })
           )
+
+        // A fiber for each message, started at once: `Effect.all` has three more steps for each.
+        const send = (lease: Lease, text: string, params?: ReadonlyArray<unknown>) =>
+          Effect.forkChild(lease.connection.query(text, params), { startImmediately: true })
 
         const runQuery = <A>(
           entrance: Entrance,
           statement: (sql: Statement.Constructor) => Statement.Statement<A>
         ): Effect.Effect<ReadonlyArray<A>, DbError> =>
-          Effect.gen(function* () {
-            const current = yield* lease(entrance)
-            const params = yield* enterParams(entrance)
-            current.clean = false
-            // Submitted in one go: the four messages share one write, and one answer.
-            const [begin, enter, result, commit] = yield* Effect.all(
-              [
-                Effect.exit(current.connection.query(BEGIN)),
-                Effect.exit(current.connection.query(ENTER, params)),
-                Effect.exit(Effect.provideService(statement(sql), CurrentLease, current)),
-                Effect.exit(current.connection.query("COMMIT"))
-              ],
-              { concurrency: "unbounded" }
-            )
-            current.clean = Exit.isSuccess(commit)
-            // The first failure is the cause; those behind it only say that the transaction is aborted.
-            yield* begin
-            yield* enter
-            const rows = yield* result
-            yield* commit
-            return rows
-          }).pipe(
-            Effect.scoped,
-            Effect.catchTag("SqlError", (error) => Effect.fail(classify(error)))
-          )
+          withLease(entrance, (current) =>
+            Effect.gen(function* () {
+              const params = yield* enterParams(entrance)
+              const [text, values] = statement(sql).compile()
+              mark(current, text)
+              current.clean = false
+              // Submitted in one go: the four messages share one write, and one answer.
+              const begin = yield* send(current, BEGIN)
+              const enter = yield* send(current, ENTER, params)
+              const result = yield* send(current, text, values)
+              const commit = yield* Effect.exit(current.connection.query("COMMIT"))
+              current.clean = Exit.isSuccess(commit)
+              // The first failure is the cause; those behind it only say that the transaction is aborted.
+              yield* Fiber.join(begin)
+              yield* Fiber.join(enter)
+              const { rows } = yield* Fiber.join(result)
+              if (!areRowsOf<A>(rows)) return yield* Effect.die(new Error("Unreachable"))
+              yield* commit
+              return rows
+            })
+          ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(classify(error))))
 
         const savepoint = <A, E, R>(
           current: Lease,
@@ -332,49 +397,50 @@ export class TenantPool extends Context.Service<
           entrance: Entrance,
           use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
         ): Effect.Effect<A, E | DbError, R> =>
-          Effect.gen(function* () {
-            const current = yield* lease(entrance)
-            const params = yield* enterParams(entrance)
-            current.clean = false
-            const enter = Effect.all(
-              [
-                Effect.exit(current.connection.query(BEGIN)),
-                Effect.exit(current.connection.query(ENTER, params))
-              ],
-              { concurrency: "unbounded" }
-            ).pipe(
-              Effect.flatMap(([begin, entered]) => Effect.andThen(begin, entered)),
-              Effect.mapError(classify)
-            )
-            const end = (command: "COMMIT" | "ROLLBACK") =>
-              Effect.suspend(() => {
-                current.open = false
-                return current.connection.query(command)
-              }).pipe(
-                Effect.mapError(classify),
-                Effect.tap((answer) => {
-                  current.clean = true
-                  return answer.command === command
-                    ? Effect.void
-                    : Effect.die(new Error("COMMIT rolled back a failed transaction"))
-                })
+          withLease(entrance, (current) =>
+            Effect.gen(function* () {
+              const params = yield* enterParams(entrance)
+              current.clean = false
+              const enter = Effect.all(
+                [
+                  Effect.exit(current.connection.query(BEGIN)),
+                  Effect.exit(current.connection.query(ENTER, params))
+                ],
+                { concurrency: "unbounded" }
+              ).pipe(
+                Effect.flatMap(([begin, entered]) => Effect.andThen(begin, entered)),
+                Effect.mapError(classify)
               )
-            return yield* Effect.uninterruptibleMask((restore) =>
-              restore(Effect.andThen(enter, Effect.provideService(use(sql), CurrentLease, current))).pipe(
-                Effect.tap(() =>
-                  current.open
-                    ? end("COMMIT")
-                    : Effect.die(new Error("An interrupted transaction cannot commit"))
-                ),
-                Effect.onError((cause) =>
-                  // Interrupted, a statement may still run: the connection goes, and the transaction with it.
-                  Cause.hasInterrupts(cause) || !current.open || current.outstanding > 0
-                    ? Effect.void
-                    : Effect.ignore(end("ROLLBACK"))
+              const end = (command: "COMMIT" | "ROLLBACK") =>
+                Effect.suspend(() => {
+                  current.open = false
+                  return current.connection.query(command)
+                }).pipe(
+                  Effect.mapError(classify),
+                  Effect.tap((answer) => {
+                    current.clean = true
+                    return answer.command === command
+                      ? Effect.void
+                      : Effect.die(new Error("COMMIT rolled back a failed transaction"))
+                  })
+                )
+              return yield* Effect.uninterruptibleMask((restore) =>
+                restore(Effect.andThen(enter, Effect.provideService(use(sql), CurrentLease, current))).pipe(
+                  Effect.tap(() =>
+                    current.open
+                      ? end("COMMIT")
+                      : Effect.die(new Error("An interrupted transaction cannot commit"))
+                  ),
+                  Effect.onError((cause) =>
+                    // Interrupted, a statement may still run: the connection goes, and the transaction with it.
+                    Cause.hasInterrupts(cause) || !current.open || current.outstanding > 0
+                      ? Effect.void
+                      : Effect.ignore(end("ROLLBACK"))
+                  )
                 )
               )
-            )
-          }).pipe(Effect.scoped)
+            })
+          )
 
         return TenantPool.of({
           query: (entrance, statement) =>

@@ -1,0 +1,68 @@
+import { assert, layer } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer } from "effect"
+import { SqlError } from "effect/sql"
+import { Claims } from "../../src/services/Claims.ts"
+import { Installation } from "../../src/layers/Installation.ts"
+import { TenantPool } from "../../src/services/TenantPool.ts"
+import { onRealClock, TestDatabase, TestPlatform } from "../support/Platform.ts"
+
+/** A pool of its own, of one connection, so that every second caller waits. */
+const Narrow = Layer.unwrap(
+  Effect.gen(function* () {
+    const { appUrl } = yield* TestDatabase
+    const { tenantClaimKey } = yield* Installation
+    return TenantPool.layer({ url: appUrl, size: 1 }).pipe(Layer.provide(Claims.layer(tenantClaimKey)))
+  })
+)
+
+const narrow = Layer.fresh(Narrow).pipe(Layer.provideMerge(TestPlatform))
+
+layer(narrow, onRealClock)("TenantPool", (it) => {
+  it.effect("tells who waits too long that the database is busy, and serves whoever comes after", () =>
+    Effect.gen(function* () {
+      const pool = yield* TenantPool
+      const held = yield* Deferred.make<void>()
+      const holding = yield* Deferred.make<void>()
+      const holder = yield* Effect.forkChild(
+        pool.transaction("platform", () =>
+          Effect.andThen(Deferred.succeed(holding, undefined), Deferred.await(held))
+        )
+      )
+      yield* Deferred.await(holding)
+      const late = yield* Effect.flip(pool.query("platform", (sql) => sql`SELECT 1`))
+      assert.strictEqual(late._tag, "DependencyUnavailable")
+      yield* Deferred.succeed(held, undefined)
+      yield* Fiber.join(holder)
+      assert.deepStrictEqual(yield* pool.query("platform", (sql) => sql`SELECT 1 AS one`), [{ one: 1 }])
+    })
+  )
+
+  it.effect("loses no turn to callers that leave while they wait, or just as their turn comes", () =>
+    Effect.gen(function* () {
+      const pool = yield* TenantPool
+      const one = pool.query("platform", (sql) => sql`SELECT 1 AS one`)
+      for (let round = 0; round < 200; round++) {
+        const callers = yield* Effect.forEach([1, 2, 3, 4], () =>
+          Effect.forkChild(one, { startImmediately: true })
+        )
+        // The first one's answer gives the second its turn; then those who wait leave before it, or after it.
+        yield* Effect.exit(Fiber.join(callers[0] ?? assert.fail("no fiber")))
+        yield* Fiber.interruptAll(round % 2 === 0 ? callers : callers.toReversed())
+      }
+      assert.deepStrictEqual(yield* one, [{ one: 1 }])
+    })
+  )
+
+  it.effect("tells what is wrong with a statement apart from a database that is away", () =>
+    Effect.gen(function* () {
+      const pool = yield* TenantPool
+      const wrong = yield* Effect.flip(pool.query("platform", (sql) => sql`SELECT nonsense`))
+      assert.isTrue(SqlError.isSqlError(wrong))
+      const away = yield* Effect.flip(
+        pool.query("platform", (sql) => sql`SELECT pg_terminate_backend(pg_backend_pid())`)
+      )
+      assert.strictEqual(away._tag, "DependencyUnavailable")
+      assert.deepStrictEqual(yield* pool.query("platform", (sql) => sql`SELECT 1 AS one`), [{ one: 1 }])
+    })
+  )
+})
