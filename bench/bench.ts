@@ -1,0 +1,46 @@
+// Measures the platform on this machine. `node bench/bench.ts` tells what can be measured.
+import { NodeHttpClient, NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Effect, Layer, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import { provision } from "./Provision.ts"
+import { read } from "./Read.ts"
+import { start } from "./Start.ts"
+
+const count = (name: string, description: string, value: number) =>
+  Flag.Int(name).pipe(
+    Flag.withDescription(description),
+    Flag.withSchema(Schema.Int.check(Schema.isGreaterThan(0))),
+    Flag.withDefault(value)
+  )
+
+const bench = Command.make("bench").pipe(
+  Command.withDescription("Measures the platform, on servers and in a folder of its own"),
+  Command.withSubcommands([
+    Command.make(
+      "read",
+      {
+        rounds: count("rounds", "Rounds; each measures everyone once", 5),
+        seconds: count("seconds", "Seconds that each is measured in a round", 8),
+        accessLog: Flag.Boolean("access-log").pipe(
+          Flag.withDescription("Let everyone log each request"),
+          Flag.withDefault(false)
+        )
+      },
+      (options) => Effect.scoped(read(options))
+    ).pipe(
+      Command.withDescription("Requests/s of a tenant's read, beside fastify + node-postgres on one Postgres")
+    ),
+    Command.make("provision", { samples: count("samples", "Tenants to provision", 30) }, (options) =>
+      Effect.scoped(provision(options))
+    ).pipe(Command.withDescription("How long it takes to provision a tenant")),
+    Command.make("start", { samples: count("samples", "Starts to measure", 5) }, (options) =>
+      Effect.scoped(start(options))
+    ).pipe(Command.withDescription("How long a start takes on an existing data directory"))
+  ])
+)
+
+bench.pipe(
+  Command.run({ version: "1" }),
+  Effect.provide(Layer.mergeAll(NodeServices.layer, NodeHttpClient.layerUndici)),
+  NodeRuntime.runMain
+)
