@@ -189,7 +189,6 @@ const makeTurns = (size: number) =>
     const wait = Effect.suspend(() => {
       let given: Waiter | undefined
       return Effect.callback<void, DependencyUnavailable>((resume) => {
-        // @effect-diagnostics-next-line globalTimers:off
         const timer = setTimeout(() => {
           waiting.delete(waiter)
           resume(Effect.fail(unavailable()))
