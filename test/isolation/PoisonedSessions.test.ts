@@ -27,7 +27,7 @@ const setUp = Effect.gen(function* () {
         Effect.exit,
         Effect.map((exit) => inspect(exit, { depth: 20 }))
       )
-  return { a, b, asA, ofB, readAsB }
+  return { a, b, asA, ofA, ofB, readAsB }
 })
 
 /** Puts a statement of the attacker's in the place of each prepared one whose text is like `pattern`. */
@@ -55,27 +55,31 @@ layer(TestPlatform, onRealClock)("What a tenant leaves in the session", (it) => 
     "is no statement in the place of the entrance, that would keep the next tenant's claim for it",
     () =>
       Effect.gen(function* () {
-        const { asA, b, readAsB } = yield* setUp
+        const { asA, b, ofA, readAsB } = yield* setUp
         const before = yield* rowsOf(b.schema)
-        yield* asA(
-          replacePrepared(
-            "%set_config(''role''%",
-            "(text, text, text)",
-            `SELECT set_config('role', $1, true), set_config('search_path', $2, true),
-            set_config('app.stolen', CASE WHEN set_config('app.claim', $3, true) LIKE '%${b.id}%' THEN $3
-              ELSE current_setting('app.stolen', true) END, false)`
+        const replaceEntrance = replacePrepared(
+          "%set_config(''role''%",
+          "(text, text, text)",
+          `SELECT set_config('role', $1, true), set_config('search_path', $2, true),
+          set_config('app.stolen', CASE WHEN set_config('app.claim', $3, true) LIKE '%${b.id}%' THEN $3
+            ELSE current_setting('app.stolen', true) END, false)`
+        )
+        for (const attack of [
+          asA(replaceEntrance),
+          Effect.exit(ofA.query((sql) => sql.unsafe(replaceEntrance)))
+        ]) {
+          yield* attack
+          assert.deepStrictEqual(yield* readAsB, [{ canary: b.canary }])
+          const seen = yield* asA(
+            `DO $$ BEGIN EXECUTE format('SET app.claim = %L', current_setting('app.stolen', true)); END $$`,
+            "SELECT current_setting('app.claim', true)",
+            "RESET ROLE",
+            `SET ROLE ${b.role}`,
+            `SELECT data FROM ${b.schema}.records`
           )
-        )
-        assert.deepStrictEqual(yield* readAsB, [{ canary: b.canary }])
-        const seen = yield* asA(
-          `DO $$ BEGIN EXECUTE format('SET app.claim = %L', current_setting('app.stolen', true)); END $$`,
-          "SELECT current_setting('app.claim', true)",
-          "RESET ROLE",
-          `SET ROLE ${b.role}`,
-          `SELECT data FROM ${b.schema}.records`
-        )
-        assert.notInclude(seen, b.canary)
-        assert.notInclude(seen, `.${b.id}.`)
+          assert.notInclude(seen, b.canary)
+          assert.notInclude(seen, `.${b.id}.`)
+        }
         assert.strictEqual(yield* rowsOf(b.schema), before)
       })
   )
