@@ -1,5 +1,5 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Pool, Stream } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Option, Pool, Stream } from "effect"
 import type { Redacted } from "effect"
 import { SqlError, Statement } from "effect/sql"
 import type { SqlConnection } from "effect/sql"
@@ -38,6 +38,9 @@ interface Lease {
   stained: boolean
   savepoints: number
 }
+
+/** A `BEGIN` that is on its way. */
+type Begun = Fiber.Fiber<PgConnection.Result, SqlError.SqlError>
 
 /** The lease of the transaction that this fiber is in. */
 const CurrentLease = Context.Reference<Lease | undefined>("agent-army/services/TenantPool/CurrentLease", {
@@ -308,50 +311,68 @@ export class TenantPool extends Context.Service<
             new Error(`A transaction of ${open.subject} is open: ${subjectOf(entrance)} may not nest in it`)
           )
 
+        // A fiber for each message, started at once: `Effect.all` has three more steps for each.
+        const send = (lease: Lease, text: string, params?: ReadonlyArray<unknown>) =>
+          Effect.forkChild(lease.connection.query(text, params), { startImmediately: true })
+
         /**
-         * Runs on a connection for one entrance. Unless its transaction ended clean and nothing is in flight, the
-         * connection goes too: whatever still runs there, Postgres cancels when it sees the socket closed.
+         * Runs on a connection for one entrance, whose `BEGIN` is on its way. Unless its transaction ended clean and
+         * nothing is in flight, the connection goes too: whatever still runs there, Postgres cancels when it sees the
+         * socket closed. A connection that turns out to have died while nobody used it goes as well, and the next one is
+         * tried: its `BEGIN` has failed before anything was sent, so that nothing is done twice.
          */
         const withLease = <A, E, R>(
           entrance: Entrance,
-          use: (lease: Lease) => Effect.Effect<A, E, R>
-        ): Effect.Effect<A, E | DbError, R> =>
-          turn(
+          use: (lease: Lease, begin: Begun) => Effect.Effect<A, E, R>
+        ): Effect.Effect<A, E | DbError, R> => {
+          const attempt = turn(
             Pool.use(pool, (connection) => {
               const lease: Lease = {
                 subject: subjectOf(entrance),
                 connection,
                 open: true,
-                clean: true,
+                clean: false,
                 outstanding: 0,
                 stained: false,
                 savepoints: 0
               }
-              return Effect.onExit(use(lease), () => {
-                lease.open = false
-                return lease.clean && !lease.stained && lease.outstanding === 0
-                  ? Effect.void
-                  : Pool.invalidate(pool, connection)
-              })
+              return send(lease, BEGIN).pipe(
+                Effect.flatMap((begin) => {
+                  const sent = begin.pollUnsafe()
+                  return sent !== undefined && Exit.isFailure(sent)
+                    ? Effect.succeed(Option.none<A>())
+                    : Effect.asSome(use(lease, begin))
+                }),
+                Effect.onExit(() => {
+                  lease.open = false
+                  return lease.clean && !lease.stained && lease.outstanding === 0
+                    ? Effect.void
+                    : Pool.invalidate(pool, connection)
+                })
+              )
             })
           )
-
-        // A fiber for each message, started at once: `Effect.all` has three more steps for each.
-        const send = (lease: Lease, text: string, params?: ReadonlyArray<unknown>) =>
-          Effect.forkChild(lease.connection.query(text, params), { startImmediately: true })
+          const tryAtMost = (times: number): Effect.Effect<A, E | DbError, R> =>
+            Effect.flatMap(
+              attempt,
+              Option.match({
+                onNone: () => (times > 1 ? tryAtMost(times - 1) : Effect.fail(unavailable())),
+                onSome: Effect.succeed
+              })
+            )
+          return tryAtMost(options.size + 1)
+        }
 
         const runQuery = <A>(
           entrance: Entrance,
           statement: (sql: Statement.Constructor) => Statement.Statement<A>
         ): Effect.Effect<ReadonlyArray<A>, DbError> =>
-          withLease(entrance, (current) =>
+          withLease(entrance, (current, begin) =>
             Effect.gen(function* () {
               const params = yield* enterParams(entrance)
               const [text, values] = statement(sql).compile()
               mark(current, text)
-              current.clean = false
               // Submitted in one go: the four messages share one write, and one answer.
-              const begin = yield* send(current, BEGIN)
               const enter = yield* send(current, ENTER, params)
               const result = yield* send(current, text, values)
               const commit = yield* Effect.exit(current.connection.query("COMMIT"))
@@ -396,18 +417,12 @@ export class TenantPool extends Context.Service<
           entrance: Entrance,
           use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
         ): Effect.Effect<A, E | DbError, R> =>
-          withLease(entrance, (current) =>
+          withLease(entrance, (current, begin) =>
             Effect.gen(function* () {
               const params = yield* enterParams(entrance)
-              current.clean = false
-              const enter = Effect.all(
-                [
-                  Effect.exit(current.connection.query(BEGIN)),
-                  Effect.exit(current.connection.query(ENTER, params))
-                ],
-                { concurrency: "unbounded" }
-              ).pipe(
-                Effect.flatMap(([begin, entered]) => Effect.andThen(begin, entered)),
+              const entered = yield* send(current, ENTER, params)
+              const enter = Fiber.join(begin).pipe(
+                Effect.andThen(Fiber.join(entered)),
                 Effect.mapError(classify)
               )
               const end = (command: "COMMIT" | "ROLLBACK") =>

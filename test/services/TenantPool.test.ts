@@ -53,6 +53,26 @@ layer(narrow, onRealClock)("TenantPool", (it) => {
     })
   )
 
+  it.effect("asks no caller to pay for a connection that died while nobody used it", () =>
+    Effect.gen(function* () {
+      const pool = yield* TenantPool
+      const { name, superuser: sql } = yield* TestDatabase
+      const backend = pool.query("platform", (sql) => sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`)
+      for (let round = 0; round < 3; round++) {
+        const [before] = yield* backend
+        yield* sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname = ${name} AND application_name = 'agent-army'`
+        // Gone for Postgres; and one answer later, which the event loop reads after the other socket's end, for us.
+        yield* sql`SELECT count(*)::int AS left FROM pg_stat_activity WHERE pid = ${before?.pid}`.pipe(
+          Effect.repeat({ until: ([row]) => row?.["left"] === 0 })
+        )
+        yield* sql`SELECT 1`
+        const [after] = round === 1 ? yield* pool.transaction("platform", () => backend) : yield* backend
+        assert.notStrictEqual(after?.pid, before?.pid)
+      }
+    })
+  )
+
   it.effect("tells what is wrong with a statement apart from a database that is away", () =>
     Effect.gen(function* () {
       const pool = yield* TenantPool
