@@ -20,7 +20,7 @@ import manifest from "../../package.json" with { type: "json" }
 import { isHosted } from "../domain/Environment.ts"
 import { InvalidRequest } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
-import { sqlMessageOf } from "../services/TenantPool.ts"
+import { sqlMessageOf } from "../services/DbErrors.ts"
 import { Announcer, Installation } from "./Installation.ts"
 import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
 import { Settings } from "./Settings.ts"

@@ -4,8 +4,8 @@ import type { Redacted } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { Claims } from "./Claims.ts"
 import type { ClaimSubject } from "./Claims.ts"
-import { classify } from "./TenantPool.ts"
-import type { DbError } from "./TenantPool.ts"
+import { classify } from "./DbErrors.ts"
+import type { DbError } from "./DbErrors.ts"
 
 /** A provisioning or migrating statement that waits longer for a lock gives up, so that tenants don't wait behind it. */
 const LOCK_TIMEOUT = Duration.seconds(5)

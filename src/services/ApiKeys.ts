@@ -12,7 +12,8 @@ import { Forbidden, InvalidRequest } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import type { Environment } from "../domain/Environment.ts"
 import { TenantDb, tenantDb } from "./TenantDb.ts"
-import { orUnavailable, TenantPool } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
+import { TenantPool } from "./TenantPool.ts"
 import { Tenants } from "./Tenants.ts"
 
 /** How long an instance may believe what it read of a key: what is revoked stops working everywhere within a second. */

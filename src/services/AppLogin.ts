@@ -1,7 +1,7 @@
 import { Effect, Schema } from "effect"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import { PlatformDb } from "./PlatformDb.ts"
-import { orUnavailable } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
 
 /** The app's database login could get around a wall. The message says which privilege is too much. */
 export class UnsafeLogin extends Schema.TaggedError<UnsafeLogin>()("UnsafeLogin", {

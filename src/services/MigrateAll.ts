@@ -3,8 +3,8 @@ import { SqlError } from "effect/sql"
 import { NotFound } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "./Migrations.ts"
 import type { MigrationFailed, TenantVersion } from "./Migrations.ts"
-import { sqlMessageOf } from "./TenantPool.ts"
-import type { DbError } from "./TenantPool.ts"
+import { sqlMessageOf } from "./DbErrors.ts"
+import type { DbError } from "./DbErrors.ts"
 
 /** Tenants migrated at one time. */
 export const DEFAULT_JOBS = 4

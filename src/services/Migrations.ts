@@ -9,8 +9,8 @@ import type { TenantRef, TenantSlug } from "../domain/Tenant.ts"
 import { AdminDb } from "./AdminDb.ts"
 import { claimKeyId, claimKeyPads } from "./Claims.ts"
 import { MigratingTenant } from "./MigratingTenant.ts"
-import { classify, sqlMessageOf } from "./TenantPool.ts"
-import type { DbError } from "./TenantPool.ts"
+import { classify, sqlMessageOf } from "./DbErrors.ts"
+import type { DbError } from "./DbErrors.ts"
 
 /** One numbered step. What it is given: the connection of the transaction it runs in, and `R`. */
 export interface Migration<R> {

@@ -1,7 +1,7 @@
 import { Context, Effect, Layer } from "effect"
 import type { Statement } from "effect/sql"
 import { TenantPool } from "./TenantPool.ts"
-import type { DbError } from "./TenantPool.ts"
+import type { DbError } from "./DbErrors.ts"
 
 /**
  * The platform's own registry (`shared.*`), read with the platform's claim on the same pool as the tenants. The

@@ -10,7 +10,7 @@ import { AdminDb } from "./AdminDb.ts"
 import { Migrations } from "./Migrations.ts"
 import type { MigrationFailed } from "./Migrations.ts"
 import { Passwords } from "./Passwords.ts"
-import { orUnavailable } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
 import { tenantOfRow } from "./Tenants.ts"
 
 export interface ProvisionRequest {

@@ -9,7 +9,7 @@ import type { CollectionName } from "../domain/Record.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
 import { TenantContext } from "./TenantContext.ts"
 import { TenantDb } from "./TenantDb.ts"
-import { orUnavailable } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
 
 const RecordRow = Schema.Struct({
   ...StoredRecord.fields,

@@ -3,7 +3,7 @@ import type { Statement } from "effect/sql"
 import type { TenantRef } from "../domain/Tenant.ts"
 import { TenantContext } from "./TenantContext.ts"
 import { TenantPool } from "./TenantPool.ts"
-import type { DbError } from "./TenantPool.ts"
+import type { DbError } from "./DbErrors.ts"
 
 /**
  * Names a table of this tenant's, qualified by its schema. Qualified names make each tenant's statements its own,

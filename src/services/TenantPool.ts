@@ -1,15 +1,15 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
 import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Option, Pool, Stream } from "effect"
 import type { Redacted } from "effect"
-import { SqlError, Statement } from "effect/sql"
-import type { SqlConnection } from "effect/sql"
-import { DependencyUnavailable } from "../domain/Problems.ts"
+import { Statement } from "effect/sql"
+import type { SqlConnection, SqlError } from "effect/sql"
 import { roleNameOf } from "../domain/Tenant.ts"
 import type { TenantRef } from "../domain/Tenant.ts"
 import { Claims } from "./Claims.ts"
+import { classify, unavailable } from "./DbErrors.ts"
+import type { DbError } from "./DbErrors.ts"
+import { makeTurns } from "./Turns.ts"
 
-/** How long a request waits for a connection before it is told that the database is busy. */
-const ACQUIRE_TIMEOUT = Duration.seconds(2)
 /** No statement of a tenant runs longer. */
 const STATEMENT_TIMEOUT = Duration.seconds(15)
 /** A session left open in a transaction, by a peer that vanished, ends after this. */
@@ -21,9 +21,6 @@ const PREPARED_STATEMENTS = 500
 
 /** Whose rows a lease may see: a tenant's, behind its role and schema, or the platform's own registry. */
 export type Entrance = TenantRef | "platform"
-
-/** What `query` and `transaction` fail with, beside the caller's own errors. */
-export type DbError = SqlError.SqlError | DependencyUnavailable
 
 /** A transaction that has been entered, on a connection that is nobody else's for that time. */
 interface Lease {
@@ -55,45 +52,6 @@ const areRowsOf = <A>(rows: ReadonlyArray<unknown>): rows is ReadonlyArray<A> =>
 const BEGIN = "BEGIN"
 const ENTER =
   "SELECT set_config('role', $1, true), set_config('search_path', $2, true), set_config('app.claim', $3, true)"
-
-const unavailable = () => new DependencyUnavailable({ detail: "The database is unavailable" })
-
-/** The SQLSTATE of an error that Postgres reported. */
-export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {
-  const cause: unknown = error.reason.cause
-  return typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
-    ? cause.code
-    : undefined
-}
-
-/** What Postgres said, or the system below it: the driver's own words are the same for every failed query. */
-export const sqlMessageOf = (error: SqlError.SqlError): string => {
-  const cause: unknown = error.reason.cause
-  return cause instanceof Error ? cause.message : error.message
-}
-
-/** Trouble of the connection or the server is the dependency's; every other error is the statement's, and stays. */
-export const classify = (error: SqlError.SqlError): DbError => {
-  switch (error.reason._tag) {
-    case "ConnectionError":
-    case "AuthenticationError":
-    case "StatementTimeoutError":
-    case "LockTimeoutError":
-      return unavailable()
-    case "UnknownError": {
-      // 53: out of connections, memory, disk. 57P: shutting down, or not up yet.
-      const state = sqlStateOf(error)
-      return state?.startsWith("53") === true || state?.startsWith("57P") === true ? unavailable() : error
-    }
-    default:
-      return error
-  }
-}
-
-/** For callers that expect no error of a statement's: what is not the database being away is a defect. */
-export const orUnavailable = <A, E, R>(
-  effect: Effect.Effect<A, E | SqlError.SqlError, R>
-): Effect.Effect<A, E, R> => Effect.catchIf(effect, SqlError.isSqlError, Effect.die)
 
 /** A fiber that outlives its transaction must not speak in the next tenant's. */
 const hasEnded = () => new Error("This transaction has ended")
@@ -162,67 +120,6 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
     executeStream: (sql, params) => streamOnLease(lease, sql, params)
   }
 }
-
-/** One that waits for its turn. `granted` tells a turn that was given from one that was given up. */
-interface Waiter {
-  granted: boolean
-  readonly proceed: () => void
-}
-
-/**
- * Lets so many effects run at a time. The others wait for their turn, in the order of their coming, and are told
- * after `ACQUIRE_TIMEOUT` that the database is busy. A timer each, where `Effect.timeout` would run two more fibers.
- */
-const makeTurns = (size: number) =>
-  Effect.sync(() => {
-    let free = size
-    const waiting = new Set<Waiter>()
-
-    const pass = Effect.sync(() => {
-      const [next] = waiting
-      if (next === undefined) {
-        free++
-      } else {
-        waiting.delete(next)
-        next.granted = true
-        next.proceed()
-      }
-    })
-
-    const wait = Effect.suspend(() => {
-      let given: Waiter | undefined
-      return Effect.callback<void, DependencyUnavailable>((resume) => {
-        const timer = setTimeout(() => {
-          waiting.delete(waiter)
-          resume(Effect.fail(unavailable()))
-        }, Duration.toMillis(ACQUIRE_TIMEOUT))
-        const waiter: Waiter = {
-          granted: false,
-          proceed: () => {
-            clearTimeout(timer)
-            resume(Effect.void)
-          }
-        }
-        given = waiter
-        waiting.add(waiter)
-        return Effect.sync(() => {
-          clearTimeout(timer)
-          waiting.delete(waiter)
-        })
-      }).pipe(
-        // Interrupted between being given the turn and taking it: it goes on to the next, or it would be lost.
-        Effect.onExit((exit) => (Exit.isFailure(exit) && given?.granted === true ? pass : Effect.void))
-      )
-    })
-
-    return <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | DependencyUnavailable, R> =>
-      Effect.uninterruptibleMask((restore) => {
-        const run = Effect.ensuring(restore(effect), pass)
-        if (free === 0) return Effect.andThen(restore(wait), run)
-        free--
-        return run
-      })
-  })
 
 /**
  * The pool that tenants' transactions run on. Written by ourselves because this is the product: a connection is

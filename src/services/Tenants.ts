@@ -11,7 +11,7 @@ import { Tenant, TenantId, TenantSlug } from "../domain/Tenant.ts"
 import type { TenantStatus } from "../domain/Tenant.ts"
 import { AdminDb } from "./AdminDb.ts"
 import { PlatformDb } from "./PlatformDb.ts"
-import { orUnavailable } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
 
 /**
  * How long an instance may believe what it read of a tenant. A suspension is in force everywhere within a second,

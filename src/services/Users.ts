@@ -4,7 +4,7 @@ import type { DependencyUnavailable } from "../domain/Problems.ts"
 import type { UserId } from "../domain/Principal.ts"
 import { User } from "../domain/User.ts"
 import { TenantDb } from "./TenantDb.ts"
-import { orUnavailable } from "./TenantPool.ts"
+import { orUnavailable } from "./DbErrors.ts"
 
 const UserWithPassword = Schema.Struct({ ...User.fields, hashed_password: Schema.String })
 

@@ -2,7 +2,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import { randomBytes } from "node:crypto"
-import { sqlMessageOf, sqlStateOf } from "../../src/services/TenantPool.ts"
+import { sqlMessageOf, sqlStateOf } from "../../src/services/DbErrors.ts"
 import { onRealClock, TestPlatform } from "../support/Platform.ts"
 import { claimOf, inRolledBack, rawSession, rowsOf, tenantInDatabase } from "../support/RawSession.ts"
 import type { TenantInDatabase } from "../support/RawSession.ts"

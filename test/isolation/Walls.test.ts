@@ -1,7 +1,7 @@
 // Each wall with another one taken away. A superuser takes it away for real, in tenants that only this file has.
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { sqlMessageOf, sqlStateOf } from "../../src/services/TenantPool.ts"
+import { sqlMessageOf, sqlStateOf } from "../../src/services/DbErrors.ts"
 import { onRealClock, TestDatabase, TestPlatform } from "../support/Platform.ts"
 import { claimOf, inRolledBack, rawSession, tenantInDatabase } from "../support/RawSession.ts"
 import type { TenantInDatabase } from "../support/RawSession.ts"

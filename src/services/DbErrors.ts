@@ -1,0 +1,45 @@
+import { Effect } from "effect"
+import { SqlError } from "effect/sql"
+import { DependencyUnavailable } from "../domain/Problems.ts"
+
+/** What a statement fails with: the database is away, or the statement itself was refused. */
+export type DbError = SqlError.SqlError | DependencyUnavailable
+
+export const unavailable = () => new DependencyUnavailable({ detail: "The database is unavailable" })
+
+/** The SQLSTATE of an error that Postgres reported. */
+export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {
+  const cause: unknown = error.reason.cause
+  return typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+    ? cause.code
+    : undefined
+}
+
+/** What Postgres said, or the system below it: the driver's own words are the same for every failed query. */
+export const sqlMessageOf = (error: SqlError.SqlError): string => {
+  const cause: unknown = error.reason.cause
+  return cause instanceof Error ? cause.message : error.message
+}
+
+/** Trouble of the connection or the server is the dependency's; every other error is the statement's, and stays. */
+export const classify = (error: SqlError.SqlError): DbError => {
+  switch (error.reason._tag) {
+    case "ConnectionError":
+    case "AuthenticationError":
+    case "StatementTimeoutError":
+    case "LockTimeoutError":
+      return unavailable()
+    case "UnknownError": {
+      // 53: out of connections, memory, disk. 57P: shutting down, or not up yet.
+      const state = sqlStateOf(error)
+      return state?.startsWith("53") === true || state?.startsWith("57P") === true ? unavailable() : error
+    }
+    default:
+      return error
+  }
+}
+
+/** For callers that expect no error of a statement's: what is not the database being away is a defect. */
+export const orUnavailable = <A, E, R>(
+  effect: Effect.Effect<A, E | SqlError.SqlError, R>
+): Effect.Effect<A, E, R> => Effect.catchIf(effect, SqlError.isSqlError, Effect.die)
