@@ -1,6 +1,7 @@
 import { HttpApi, OpenApi } from "effect/http-api"
 import manifest from "../../package.json" with { type: "json" }
 import { AuthApi, SignInApi } from "./AuthApi.ts"
+import { completeDocument } from "./Document.ts"
 import { KeysApi } from "./KeysApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
@@ -26,6 +27,7 @@ export class Api extends HttpApi.make("agent-army")
       title: "agent-army",
       version: manifest.version,
       description: "The platform that companies run their AI agents on, each as a tenant of its own.",
-      license: { name: "MIT" }
+      license: { name: "MIT" },
+      transform: completeDocument
     })
   ) {}

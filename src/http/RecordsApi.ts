@@ -10,7 +10,9 @@ import { TenantScope } from "./TenantScope.ts"
 
 const inCollection = { collection: CollectionName }
 const one = { collection: CollectionName, id: RecordId }
-const document = Schema.Struct({ data: StorableJson })
+const document = Schema.Struct({ data: StorableJson }).annotate({
+  examples: [{ data: { text: "Call back on Monday", done: false } }]
+})
 const conditional = {
   "if-match": Schema.optionalKey(
     Schema.String.annotate({ description: 'The version that is expected, as an ETag: "3"' })
