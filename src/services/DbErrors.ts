@@ -1,3 +1,4 @@
+import type { PgProtocol } from "@effect/sql-pg"
 import { Effect } from "effect"
 import { SqlError } from "effect/sql"
 import { DependencyUnavailable } from "../domain/Problems.ts"
@@ -6,6 +7,32 @@ import { DependencyUnavailable } from "../domain/Problems.ts"
 export type DbError = SqlError.SqlError | DependencyUnavailable
 
 export const unavailable = () => new DependencyUnavailable({ detail: "The database is unavailable" })
+
+/** What Postgres reported, as the driver would tell it: by the SQLSTATE's class (PostgreSQL manual, appendix A). */
+export const sqlErrorOf = (fields: PgProtocol.ErrorFields): SqlError.SqlError => {
+  const { code = "" } = fields
+  const props = {
+    cause: Object.assign(new Error(fields.message ?? "Unknown PostgreSQL error"), fields),
+    message: "The query failed",
+    operation: "query"
+  }
+  const reason = () => {
+    if (code === "42501") return new SqlError.AuthorizationError(props)
+    if (code === "23505") {
+      return new SqlError.UniqueViolation({ ...props, constraint: fields.constraint ?? "unknown" })
+    }
+    if (code === "40P01") return new SqlError.DeadlockError(props)
+    if (code === "40001") return new SqlError.SerializationError(props)
+    if (code === "55P03") return new SqlError.LockTimeoutError(props)
+    if (code === "57014") return new SqlError.StatementTimeoutError(props)
+    if (code.startsWith("08")) return new SqlError.ConnectionError(props)
+    if (code.startsWith("23")) return new SqlError.ConstraintError(props)
+    if (code.startsWith("28")) return new SqlError.AuthenticationError(props)
+    if (code.startsWith("42")) return new SqlError.SqlSyntaxError(props)
+    return new SqlError.UnknownError(props)
+  }
+  return new SqlError.SqlError({ reason: reason() })
+}
 
 /** The SQLSTATE of an error that Postgres reported. */
 export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {

@@ -1,11 +1,12 @@
 import { PgClient, PgConnection } from "@effect/sql-pg"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Option, Pool, Stream } from "effect"
-import type { Redacted } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Option, Pool, Redacted, Stream } from "effect"
 import { Statement } from "effect/sql"
 import type { SqlConnection, SqlError } from "effect/sql"
+import type { Socket } from "node:net"
 import { roleNameOf } from "../domain/Tenant.ts"
 import type { TenantRef } from "../domain/Tenant.ts"
 import { Claims } from "./Claims.ts"
+import { Pipeline, plainSocket } from "./Pipeline.ts"
 import { classify, unavailable } from "./DbErrors.ts"
 import type { DbError } from "./DbErrors.ts"
 import { makeTurns } from "./Turns.ts"
@@ -16,16 +17,23 @@ const STATEMENT_TIMEOUT = Duration.seconds(15)
 const IDLE_IN_TRANSACTION_TIMEOUT = Duration.seconds(30)
 /** How often Postgres looks whether the client of a running statement is still there, and else cancels it. */
 const CONNECTION_CHECK_INTERVAL = Duration.millis(250)
-/** Statements kept prepared per connection: names are qualified by schema, so each tenant has its own. */
+/** Statements of transactions kept prepared per connection. */
 const PREPARED_STATEMENTS = 500
 
 /** Whose rows a lease may see: a tenant's, behind its role and schema, or the platform's own registry. */
 export type Entrance = TenantRef | "platform"
 
+/** A connection of the pool. Without a pipeline, each statement is a transaction of several messages. */
+interface PooledConnection {
+  readonly connection: PgConnection.PgConnection
+  readonly pipeline: Pipeline | undefined
+}
+
 /** A transaction that has been entered, on a connection that is nobody else's for that time. */
 interface Lease {
   readonly subject: string
   readonly connection: PgConnection.PgConnection
+  readonly pipeline: Pipeline | undefined
   open: boolean
   /** The last word on the connection was a clean answer to COMMIT or ROLLBACK. */
   clean: boolean
@@ -35,9 +43,6 @@ interface Lease {
   stained: boolean
   savepoints: number
 }
-
-/** A `BEGIN` that is on its way. */
-type Begun = Fiber.Fiber<PgConnection.Result, SqlError.SqlError>
 
 /** The lease of the transaction that this fiber is in. */
 const CurrentLease = Context.Reference<Lease | undefined>("agent-army/services/TenantPool/CurrentLease", {
@@ -123,7 +128,7 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
 
 /**
  * The pool that tenants' transactions run on. Written by ourselves because this is the product: a connection is
- * leased to one entrance at a time, `BEGIN` and the entrance share one write, and a connection whose lease ended
+ * leased to one entrance at a time, a lone statement is one round trip (see `Pipeline`), and a connection whose lease ended
  * in anything but a clean answer to `COMMIT` or `ROLLBACK`, or that ran anything but queries and changes of rows, is
  * thrown away. (`SqlClient.withTransaction` awaits each of them in turn; `PgPool.reserve` sends one statement at a
  * time.)
@@ -136,7 +141,7 @@ const leaseConnection = (lease: Lease): SqlConnection.Connection => {
 export class TenantPool extends Context.Service<
   TenantPool,
   {
-    /** One statement in a transaction of its own, its four messages in one write. */
+    /** One statement in a transaction of its own: one write, one answer. */
     readonly query: <A>(
       entrance: Entrance,
       statement: (sql: Statement.Constructor) => Statement.Statement<A>
@@ -163,9 +168,19 @@ export class TenantPool extends Context.Service<
       TenantPool,
       Effect.gen(function* () {
         const claims = yield* Claims
-        const pool = yield* Pool.makeWithTTL({
-          acquire: PgConnection.make({
+        const openSocket = plainSocket(Redacted.value(options.url))
+        const acquire = Effect.suspend(() => {
+          let socket: Socket | undefined
+          return PgConnection.make({
             url: options.url,
+            ...(openSocket !== undefined && {
+              // Called once more for each request to cancel, which gets a socket of its own.
+              stream: () => {
+                const opened = openSocket()
+                socket ??= opened
+                return opened
+              }
+            }),
             multiplex: true,
             connectTimeout: Duration.seconds(3),
             keepAlive: Duration.seconds(10),
@@ -177,7 +192,16 @@ export class TenantPool extends Context.Service<
               idle_in_transaction_session_timeout: String(Duration.toMillis(IDLE_IN_TRANSACTION_TIMEOUT)),
               client_connection_check_interval: String(Duration.toMillis(CONNECTION_CHECK_INTERVAL))
             }
-          }).pipe(Effect.mapError(classify)),
+          }).pipe(
+            Effect.map((connection): PooledConnection => ({
+              connection,
+              pipeline: socket === undefined ? undefined : new Pipeline(socket)
+            })),
+            Effect.mapError(classify)
+          )
+        })
+        const pool = yield* Pool.makeWithTTL({
+          acquire,
           min: 0,
           max: options.size,
           concurrency: 1,
@@ -213,40 +237,33 @@ export class TenantPool extends Context.Service<
           Effect.forkChild(lease.connection.query(text, params), { startImmediately: true })
 
         /**
-         * Runs on a connection for one entrance, whose `BEGIN` is on its way. Unless its transaction ended clean and
-         * nothing is in flight, the connection goes too: whatever still runs there, Postgres cancels when it sees the
-         * socket closed. A connection that turns out to have died while nobody used it goes as well, and the next one is
-         * tried: its `BEGIN` has failed before anything was sent, so that nothing is done twice.
+         * Runs on a connection for one entrance. Unless its transaction ended clean and nothing is in flight, the
+         * connection goes too: whatever still runs there, Postgres cancels when it sees the socket closed. A
+         * connection that turns out to have died while nobody used it (`use` answers with nothing, having sent
+         * nothing) goes as well, and the next one is tried.
          */
         const withLease = <A, E, R>(
           entrance: Entrance,
-          use: (lease: Lease, begin: Begun) => Effect.Effect<A, E, R>
+          use: (lease: Lease) => Effect.Effect<Option.Option<A>, E, R>
         ): Effect.Effect<A, E | DbError, R> => {
           const attempt = turn(
-            Pool.use(pool, (connection) => {
+            Pool.use(pool, (pooled) => {
               const lease: Lease = {
                 subject: subjectOf(entrance),
-                connection,
+                connection: pooled.connection,
+                pipeline: pooled.pipeline,
                 open: true,
                 clean: false,
                 outstanding: 0,
                 stained: false,
                 savepoints: 0
               }
-              return send(lease, BEGIN).pipe(
-                Effect.flatMap((begin) => {
-                  const sent = begin.pollUnsafe()
-                  return sent !== undefined && Exit.isFailure(sent)
-                    ? Effect.succeed(Option.none<A>())
-                    : Effect.asSome(use(lease, begin))
-                }),
-                Effect.onExit(() => {
-                  lease.open = false
-                  return lease.clean && !lease.stained && lease.outstanding === 0
-                    ? Effect.void
-                    : Pool.invalidate(pool, connection)
-                })
-              )
+              return Effect.onExit(use(lease), () => {
+                lease.open = false
+                return lease.clean && !lease.stained && lease.outstanding === 0
+                  ? Effect.void
+                  : Pool.invalidate(pool, pooled)
+              })
             })
           )
           const tryAtMost = (times: number): Effect.Effect<A, E | DbError, R> =>
@@ -263,26 +280,32 @@ export class TenantPool extends Context.Service<
         const runQuery = <A>(
           entrance: Entrance,
           statement: (sql: Statement.Constructor) => Statement.Statement<A>
-        ): Effect.Effect<ReadonlyArray<A>, DbError> =>
-          withLease(entrance, (current, begin) =>
-            Effect.gen(function* () {
-              const params = yield* enterParams(entrance)
-              const [text, values] = statement(sql).compile()
-              mark(current, text)
-              // Submitted in one go: the four messages share one write, and one answer.
-              const enter = yield* send(current, ENTER, params)
-              const result = yield* send(current, text, values)
-              const commit = yield* Effect.exit(current.connection.query("COMMIT"))
-              current.clean = Exit.isSuccess(commit)
-              // The first failure is the cause; those behind it only say that the transaction is aborted.
-              yield* Fiber.join(begin)
-              yield* Fiber.join(enter)
-              const { rows } = yield* Fiber.join(result)
-              if (!areRowsOf<A>(rows)) return yield* Effect.die(new Error("Unreachable"))
-              yield* commit
-              return rows
+        ): Effect.Effect<ReadonlyArray<A>, DbError> => {
+          const [text, values] = statement(sql).compile()
+          const alone = runTransaction(entrance, (sql) => Effect.mapError(statement(sql), classify))
+          // What may leave something in the session goes the long way, and its connection away.
+          if (openSocket === undefined || !LEAVES_NOTHING.test(text)) return alone
+          return Effect.flatMap(enterParams(entrance), (params) =>
+            withLease(entrance, (lease) => {
+              if (lease.pipeline?.isOpen !== true) return Effect.succeedNone
+              const sent = lease.pipeline.run([ENTER, params], [text, values])
+              if (sent === undefined) {
+                lease.clean = true
+                return Effect.succeedSome(undefined)
+              }
+              return Effect.matchEffect(sent, {
+                onSuccess: (rows) => {
+                  lease.clean = true
+                  return areRowsOf<A>(rows) ? Effect.succeedSome(rows) : Effect.die(new Error("Unreachable"))
+                },
+                onFailure: (error) => {
+                  lease.clean = lease.pipeline?.isOpen === true
+                  return Effect.fail(classify(error))
+                }
+              })
             })
-          ).pipe(Effect.catchTag("SqlError", (error) => Effect.fail(classify(error))))
+          ).pipe(Effect.flatMap((rows) => (rows === undefined ? alone : Effect.succeed(rows))))
+        }
 
         const savepoint = <A, E, R>(
           current: Lease,
@@ -314,9 +337,12 @@ export class TenantPool extends Context.Service<
           entrance: Entrance,
           use: (sql: Statement.Constructor) => Effect.Effect<A, E, R>
         ): Effect.Effect<A, E | DbError, R> =>
-          withLease(entrance, (current, begin) =>
+          withLease(entrance, (current) =>
             Effect.gen(function* () {
               const params = yield* enterParams(entrance)
+              const begin = yield* send(current, BEGIN)
+              const sent = begin.pollUnsafe()
+              if (sent !== undefined && Exit.isFailure(sent)) return Option.none<A>()
               const entered = yield* send(current, ENTER, params)
               const enter = Fiber.join(begin).pipe(
                 Effect.andThen(Fiber.join(entered)),
@@ -335,7 +361,7 @@ export class TenantPool extends Context.Service<
                       : Effect.die(new Error("COMMIT rolled back a failed transaction"))
                   })
                 )
-              return yield* Effect.uninterruptibleMask((restore) =>
+              const result = yield* Effect.uninterruptibleMask((restore) =>
                 restore(Effect.andThen(enter, Effect.provideService(use(sql), CurrentLease, current))).pipe(
                   Effect.tap(() =>
                     current.open
@@ -350,6 +376,7 @@ export class TenantPool extends Context.Service<
                   )
                 )
               )
+              return Option.some(result)
             })
           )
 
