@@ -1,5 +1,6 @@
 import { HttpApi, OpenApi } from "effect/http-api"
 import manifest from "../../package.json" with { type: "json" }
+import { AuditApi } from "./AuditApi.ts"
 import { AuthApi, SignInApi } from "./AuthApi.ts"
 import { completeDocument } from "./Document.ts"
 import { KeysApi } from "./KeysApi.ts"
@@ -16,6 +17,7 @@ export class Api extends HttpApi.make("agent-army")
   .add(AuthApi)
   .add(RecordsApi)
   .add(StateApi)
+  .add(AuditApi)
   .add(KeysApi)
   .add(SystemApi)
   // Every field that is wrong, not only the first.

@@ -1,5 +1,6 @@
-import { Effect, Layer, Option, Redacted } from "effect"
+import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
+import { actorOf, CurrentActor } from "../domain/Actor.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import { Authentication, CurrentPrincipal } from "./Authentication.ts"
 
@@ -17,7 +18,10 @@ export const AuthenticationLayer = Layer.effect(
           bearer: given(Redacted.value(credential)),
           apiKey: given(request.headers["x-api-key"])
         })
-        return yield* Effect.provideService(httpEffect, CurrentPrincipal, principal)
+        return yield* Effect.provideContext(
+          httpEffect,
+          Context.make(CurrentPrincipal, principal).pipe(Context.add(CurrentActor, actorOf(principal)))
+        )
       })
     })
   })

@@ -20,10 +20,11 @@ import {
   RequestTimeout,
   UnsupportedMediaType
 } from "../domain/Problems.ts"
+import { RequestId } from "../domain/RequestId.ts"
 import { HttpMetrics, UNMATCHED } from "./HttpMetrics.ts"
 import { problemOf, toResponse } from "./ProblemResponse.ts"
 import { guardBody } from "./RequestBody.ts"
-import { RequestId, requestIdFrom } from "./RequestId.ts"
+import { requestIdFrom } from "./RequestId.ts"
 import * as RouteTable from "./RouteTable.ts"
 
 /** The largest body an endpoint takes that asks for nothing else. */

@@ -4,7 +4,7 @@ import { HttpApiError } from "effect/http-api"
 import { invalidFields } from "../domain/InvalidFields.ts"
 import { InvalidRequest, NotFound, PayloadTooLarge } from "../domain/Problems.ts"
 import type { Problem } from "../domain/Problems.ts"
-import { RequestId } from "./RequestId.ts"
+import { RequestId } from "../domain/RequestId.ts"
 
 /** Seconds a caller waits before it asks again for what was unavailable: about one reconnection. */
 const RETRY_AFTER_SECONDS = 2

@@ -1,10 +1,6 @@
-import { Context } from "effect"
 import { randomUUID } from "node:crypto"
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
-/** The id of the request being answered; the empty string outside of one. */
-export const RequestId = Context.Reference<string>("agent-army/http/RequestId", { defaultValue: () => "" })
 
 /**
  * The id a request gets: the caller's `X-Request-ID` if it is a UUID, else a new one. Nothing but a UUID is

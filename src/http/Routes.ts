@@ -3,6 +3,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import type { Environment } from "../domain/Environment.ts"
 import { AccessLayer } from "./AccessLayer.ts"
 import { Api } from "./Api.ts"
+import { AuditHandlers } from "./AuditHandlers.ts"
 import { AuthenticationLayer } from "./AuthenticationLayer.ts"
 import { AuthHandlers, SignInHandlers } from "./AuthHandlers.ts"
 import * as Docs from "./Docs.ts"
@@ -31,6 +32,7 @@ export const Routes = (options: RoutesOptions) => {
       AuthHandlers,
       RecordsHandlers,
       StateHandlers,
+      AuditHandlers,
       KeysHandlers,
       SystemHandlers("agent-army")
     ]),

@@ -17,6 +17,7 @@ import {
 import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
 import { SqlError } from "effect/sql"
 import manifest from "../../package.json" with { type: "json" }
+import { CurrentActor } from "../domain/Actor.ts"
 import { isHosted } from "../domain/Environment.ts"
 import { InvalidRequest } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
@@ -207,6 +208,8 @@ export const run = <const Name extends string, Input, ContextInput, E>(
     Command.withGlobalFlags([Json]),
     Command.run({ version: manifest.version }),
     Effect.catchCause(report),
+    // Whoever may run a program here is an operator: the audit log says so.
+    Effect.provideService(CurrentActor, { type: "operator", id: null, name: "command line" }),
     // The edge: the programs of `bin/` consist of this call.
     // @effect-diagnostics-next-line strictEffectProvide:off
     Effect.provide(ProgramLayer),

@@ -2,6 +2,7 @@ import { Effect, Layer, Option } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { AdminDb } from "../services/AdminDb.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
+import { AuditLog } from "../services/AuditLog.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import { Claims } from "../services/Claims.ts"
 import { Migrations } from "../services/Migrations.ts"
@@ -44,6 +45,7 @@ export const ControlPlaneLayer = Layer.unwrap(
   Effect.map(Installation, ({ tenantClaimKey }) =>
     Provisioning.layer.pipe(
       Layer.provideMerge(Layer.mergeAll(Tenants.layer, Migrations.layer({ claimKey: tenantClaimKey }))),
+      Layer.provideMerge(AuditLog.layer),
       Layer.provide(Passwords.layer),
       Layer.provide(SecureRandom.layerWebCrypto)
     )

@@ -13,7 +13,7 @@ type Privilege = "SELECT" | "INSERT" | "UPDATE" | "DELETE"
 
 /**
  * Puts a new table of a tenant behind its walls: row security enabled and forced, the restrictive policy on the
- * signed claim for every command and role, one permissive policy for those who work there, and the grants. The
+ * signed claim for every command and role, permissive policies for what those who work there may do, and the grants. The
  * runner refuses a migration that leaves a table without them.
  */
 export const wall: (
@@ -29,8 +29,18 @@ export const wall: (
     yield* sql`CREATE POLICY tenant_claim ON ${name} AS RESTRICTIVE FOR ALL TO PUBLIC
       USING ((SELECT shared.current_tenant()) = tenant_id)
       WITH CHECK ((SELECT shared.current_tenant()) = tenant_id)`
-    yield* sql`CREATE POLICY tenant_access ON ${name} FOR ALL TO aa_owner, ${sql(role)}
-      USING (true) WITH CHECK (true)`
+    if (privileges.includes("DELETE")) {
+      yield* sql`CREATE POLICY tenant_access ON ${name} FOR ALL TO aa_owner, ${sql(role)}
+        USING (true) WITH CHECK (true)`
+    } else {
+      // A policy for each privilege and no more: what has none is out of the owner's reach as well.
+      for (const privilege of privileges) {
+        const reads = privilege === "INSERT" ? "" : "USING (true)"
+        const writes = privilege === "SELECT" ? "" : "WITH CHECK (true)"
+        yield* sql`CREATE POLICY ${sql(`tenant_${privilege.toLowerCase()}`)} ON ${name}
+          FOR ${sql.literal(privilege)} TO aa_owner, ${sql(role)} ${sql.literal(`${reads} ${writes}`)}`
+      }
+    }
     yield* sql`GRANT ${sql.literal(privileges.join(", "))} ON ${name} TO ${sql(role)}`
     yield* sql`GRANT SELECT ON ${name} TO aa_backup`
   }

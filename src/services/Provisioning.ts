@@ -7,6 +7,7 @@ import type { DependencyUnavailable } from "../domain/Problems.ts"
 import { roleNameOf, schemaNameOf, TenantId } from "../domain/Tenant.ts"
 import type { Tenant, TenantSlug } from "../domain/Tenant.ts"
 import { AdminDb } from "./AdminDb.ts"
+import { AuditLog } from "./AuditLog.ts"
 import { Migrations } from "./Migrations.ts"
 import type { MigrationFailed } from "./Migrations.ts"
 import { Passwords } from "./Passwords.ts"
@@ -48,6 +49,7 @@ export class Provisioning extends Context.Service<
     Provisioning,
     Effect.gen(function* () {
       const admin = yield* AdminDb
+      const audit = yield* AuditLog
       const migrations = yield* Migrations
       const passwords = yield* Passwords
       const random = yield* SecureRandom.SecureRandom
@@ -104,6 +106,11 @@ export class Provisioning extends Context.Service<
                 role: "admin"
               })}`
             }
+            yield* audit.recordIn(sql, schema, {
+              action: "tenant.provisioned",
+              target: { type: "tenant", id },
+              details: { slug: request.slug, admin: first?.email ?? null }
+            })
             return row
           })
         )

@@ -1,5 +1,6 @@
 import { Cache, Context, Duration, Effect, Exit, Layer, Option, Schema } from "effect"
 import { PgTypes } from "@effect/sql-pg"
+import type { AuditAction } from "../domain/Audit.ts"
 import { invalidFields } from "../domain/InvalidFields.ts"
 import { pageOf } from "../domain/Page.ts"
 import type { Page, PageRequest } from "../domain/Page.ts"
@@ -10,6 +11,7 @@ import type { TenantSettingsPatch } from "../domain/TenantSettings.ts"
 import { Tenant, TenantId, TenantSlug } from "../domain/Tenant.ts"
 import type { TenantStatus } from "../domain/Tenant.ts"
 import { AdminDb } from "./AdminDb.ts"
+import { AuditLog } from "./AuditLog.ts"
 import { PlatformDb } from "./PlatformDb.ts"
 import { orUnavailable } from "./DbErrors.ts"
 
@@ -29,6 +31,7 @@ export const TenantRow = Schema.Struct({
   updated_at: Schema.DateTimeUtcFromDate
 })
 
+const decodeJson = Schema.decodeUnknownEffect(Schema.Json)
 const decodeRow = Schema.decodeUnknownEffect(TenantRow)
 
 /** A row that does not decode is a defect: nobody but us writes them. */
@@ -66,6 +69,7 @@ export class Tenants extends Context.Service<
     Effect.gen(function* () {
       const platform = yield* PlatformDb
       const admin = yield* AdminDb
+      const audit = yield* AuditLog
 
       const read = Effect.fn("Tenants.read")(function* (idOrSlug: string) {
         if (!isId(idOrSlug) && !isSlug(idOrSlug)) return Option.none<Tenant>()
@@ -95,23 +99,40 @@ export class Tenants extends Context.Service<
       const forget = (tenant: Tenant) =>
         Effect.andThen(Cache.invalidate(remembered, tenant.id), Cache.invalidate(remembered, tenant.slug))
 
+      /** Into the tenant's own log, under its claim: to be the last of a transaction. */
+      const record = Effect.fnUntraced(function* (
+        tenant: Tenant,
+        action: AuditAction,
+        details: Readonly<Record<string, Schema.Json>> = {}
+      ) {
+        yield* admin.become(tenant.id)
+        yield* audit.recordIn(admin.sql, tenant.schema_name, {
+          action,
+          target: { type: "tenant", id: tenant.id },
+          details
+        })
+      })
+
       const setStatus = (status: TenantStatus) =>
         Effect.fn("Tenants.setStatus")(function* (idOrSlug: string) {
           const tenant = yield* get(idOrSlug)
           const sql = admin.sql
-          const [row] = yield* admin
+          const changed = yield* admin
             .transaction(
-              Effect.andThen(
-                admin.become("platform"),
-                sql`UPDATE shared.tenants SET status = ${status}, updated_at = now()
+              Effect.gen(function* () {
+                yield* admin.become("platform")
+                const [row] = yield* sql`UPDATE shared.tenants SET status = ${status}, updated_at = now()
                   WHERE id = ${tenant.id} AND status IN ('active', 'suspended')
                   RETURNING ${sql.literal(columns)}`
-              )
+                if (row === undefined) return yield* new NotFound({ detail: "No such tenant" })
+                const changed = yield* tenantOfRow(row)
+                yield* record(changed, status === "active" ? "tenant.activated" : "tenant.suspended")
+                return changed
+              })
             )
             .pipe(orUnavailable)
-          if (row === undefined) return yield* new NotFound({ detail: "No such tenant" })
-          yield* forget(tenant)
-          return yield* tenantOfRow(row)
+          yield* forget(changed)
+          return changed
         })
 
       return Tenants.of({
@@ -155,7 +176,15 @@ export class Tenants extends Context.Service<
                 const [row] = yield* sql`UPDATE shared.tenants
                   SET name = ${change.name ?? before.name}, settings = ${PgTypes.jsonb(settings)}, updated_at = now()
                   WHERE id = ${id} RETURNING ${sql.literal(columns)}`
-                return yield* tenantOfRow(row)
+                const updated = yield* tenantOfRow(row)
+                // The operator's own words, so that the log tells what was asked and not only what became of it.
+                yield* record(updated, "tenant.updated", {
+                  ...(change.name !== undefined && { name: change.name }),
+                  ...(change.settings !== undefined && {
+                    settings: yield* Effect.orDie(decodeJson(change.settings))
+                  })
+                })
+                return updated
               })
             )
             .pipe(orUnavailable)

@@ -14,7 +14,7 @@ import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
 import { comparable, credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
 import { rowsOf } from "../support/RawSession.ts"
-import { provisionTenant } from "../support/Tenants.ts"
+import { operator, provisionTenant } from "../support/Tenants.ts"
 
 const notes = CollectionName.make("notes")
 
@@ -24,6 +24,7 @@ interface Names {
   readonly stateKey: string
   readonly recordCursor: string
   readonly keyCursor: string
+  readonly auditCursor: string
 }
 
 type Case =
@@ -51,6 +52,10 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "auth.listApiKeys": [
     { own: { method: "GET", path: "/api/v1/auth/api-keys?limit=200" } },
     { lists: ({ keyCursor }) => ({ method: "GET", path: `/api/v1/auth/api-keys?cursor=${keyCursor}` }) }
+  ],
+  "audit.list": [
+    { own: { method: "GET", path: "/api/v1/audit?limit=200" } },
+    { lists: ({ auditCursor }) => ({ method: "GET", path: `/api/v1/audit?cursor=${auditCursor}` }) }
   ],
   "records.create": [{ own: { method: "POST", path: "/api/v1/records/notes", body: asJson("mine") } }],
   "records.list": [
@@ -102,13 +107,16 @@ const victim = Effect.gen(function* () {
   yield* tenant.asUser.auth.createApiKey({ payload: { name: secret } })
   const records = yield* tenant.asUser.records.list({ params, query: { limit: 1 } })
   const keys = yield* tenant.asUser.auth.listApiKeys({ query: { limit: 1 } })
+  yield* (yield* operator).tenants.update({ params: { tenant: tenant.id }, payload: { name: secret } })
+  const audit = yield* tenant.asUser.audit.list({ query: { limit: 1 } })
   const names: Names = {
     recordId: first.id,
     stateKey,
     recordCursor: records.next_cursor ?? "",
-    keyCursor: keys.next_cursor ?? ""
+    keyCursor: keys.next_cursor ?? "",
+    auditCursor: audit.next_cursor ?? ""
   }
-  assert.isTrue(names.recordCursor !== "" && names.keyCursor !== "")
+  assert.notInclude(Object.values(names), "")
   return { tenant, secret, names, keyIds: keys.items.map(({ id }) => id) }
 })
 
@@ -123,7 +131,8 @@ const neverExisted = (names: Names): Names => {
     recordId: randomUUID(),
     stateKey: "mood-of-nobody",
     recordCursor: besides(names.recordCursor),
-    keyCursor: besides(names.keyCursor)
+    keyCursor: besides(names.keyCursor),
+    auditCursor: names.auditCursor
   }
 }
 
