@@ -1,6 +1,6 @@
 import { PgTypes } from "@effect/sql-pg"
 import { assert, describe, it as plainIt, layer } from "@effect/vitest"
-import { Effect, Fiber, Layer, Schema } from "effect"
+import { DateTime, Effect, Fiber, Layer, Schema } from "effect"
 import { SqlError } from "effect/sql"
 import type { Statement } from "effect/sql"
 import { Installation } from "../../src/layers/Installation.ts"
@@ -45,7 +45,8 @@ layer(one, onRealClock)("A lone statement", (it) => {
         (sql) => sql`SELECT ${-2_147_483_648} AS a, ${2_147_483_647} AS b`,
         (sql) => sql`SELECT ${2 ** 40} AS a, ${0.5} AS b`,
         (sql) => sql`SELECT ${123n} AS a`,
-        (sql) => sql`SELECT ${new Date(0)} AS a, ${new Uint8Array([0, 255])} AS b`,
+        (sql) =>
+          sql`SELECT ${DateTime.toDate(DateTime.makeUnsafe(0))} AS a, ${new Uint8Array([0, 255])} AS b`,
         (sql) => sql`SELECT ${PgTypes.jsonb({ deep: [1, { er: null }] })} AS a, ${["x", "y"]}::text[] AS b`,
         (sql) => sql`SELECT repeat(${"è"}, 2000000) AS a`,
         (sql) => sql`SELECT n, n::text AS t FROM generate_series(1, 5000) AS n`,
