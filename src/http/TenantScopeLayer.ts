@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Option } from "effect"
+import { Context, Effect, Layer, Option, References } from "effect"
 import { HttpServerRequest } from "effect/http"
 import type { Environment } from "../domain/Environment.ts"
 import { scopesOf } from "../domain/Principal.ts"
@@ -47,18 +47,25 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
             // tenant's services must never be the ones built for another.
             // @effect-diagnostics-next-line strictEffectProvide:off
             Effect.provide(TenantServicesLayer, { local: true }),
-            Effect.provideService(TenantContext, {
-              tenantId: tenant.id,
-              slug: tenant.slug,
-              schema: tenant.schema_name,
-              environment: options.environment,
-              settings: tenant.settings,
-              principal,
-              scopes: scopesOf(principal),
-              requestId: yield* RequestId
-            }),
-            Effect.provideContext(shared),
-            Effect.annotateLogs({ tenant_id: tenant.id })
+            // One context with all of it: each `provide` of its own would merge the request's context once more.
+            Effect.provideContext(
+              shared.pipe(
+                Context.add(TenantContext, {
+                  tenantId: tenant.id,
+                  slug: tenant.slug,
+                  schema: tenant.schema_name,
+                  environment: options.environment,
+                  settings: tenant.settings,
+                  principal,
+                  scopes: scopesOf(principal),
+                  requestId: yield* RequestId
+                }),
+                Context.add(References.CurrentLogAnnotations, {
+                  ...(yield* References.CurrentLogAnnotations),
+                  tenant_id: tenant.id
+                })
+              )
+            )
           )
         })
       )
