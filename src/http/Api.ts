@@ -2,6 +2,7 @@ import { HttpApi, OpenApi } from "effect/http-api"
 import manifest from "../../package.json" with { type: "json" }
 import { AuthApi, SignInApi } from "./AuthApi.ts"
 import { completeDocument } from "./Document.ts"
+import { EventsApi } from "./EventsApi.ts"
 import { KeysApi } from "./KeysApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
@@ -16,6 +17,7 @@ export class Api extends HttpApi.make("agent-army")
   .add(AuthApi)
   .add(RecordsApi)
   .add(StateApi)
+  .add(EventsApi)
   .add(KeysApi)
   .add(SystemApi)
   // Every field that is wrong, not only the first.

@@ -1,7 +1,7 @@
 import { Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 import { Authenticator } from "../services/Authenticator.ts"
-import { Authentication, CurrentPrincipal } from "./Authentication.ts"
+import { Authentication, CurrentPrincipal, PresentedCredentials } from "./Authentication.ts"
 
 const given = (value: string | undefined): Option.Option<Redacted.Redacted<string>> =>
   value === undefined || value === "" ? Option.none() : Option.some(Redacted.make(value))
@@ -13,11 +13,15 @@ export const AuthenticationLayer = Layer.effect(
     return Authentication.of({
       bearer: Effect.fnUntraced(function* (httpEffect, { credential }) {
         const request = yield* HttpServerRequest.HttpServerRequest
-        const principal = yield* authenticator.authenticate({
+        const credentials = {
           bearer: given(Redacted.value(credential)),
           apiKey: given(request.headers["x-api-key"])
-        })
-        return yield* Effect.provideService(httpEffect, CurrentPrincipal, principal)
+        }
+        const principal = yield* authenticator.authenticate(credentials)
+        return yield* httpEffect.pipe(
+          Effect.provideService(CurrentPrincipal, principal),
+          Effect.provideService(PresentedCredentials, credentials)
+        )
       })
     })
   })
