@@ -101,6 +101,13 @@ export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaT
   members("UnsupportedMediaType")
 ) {}
 
+/** 429: more than the limits allow; `Retry-After` says when to come again. */
+export class RateLimited extends HttpApiError.Problem<RateLimited>()(
+  "RateLimited",
+  { type: type("rate-limited"), status: 429, title: "Too many requests" },
+  members("RateLimited")
+) {}
+
 /** 431: the headers are larger than the server takes. */
 export class HeadersTooLarge extends HttpApiError.Problem<HeadersTooLarge>()(
   "HeadersTooLarge",
@@ -149,6 +156,7 @@ export type Problem =
   | PreconditionFailed
   | PayloadTooLarge
   | UnsupportedMediaType
+  | RateLimited
   | HeadersTooLarge
   | InvalidRequest
   | InternalError

@@ -3,6 +3,7 @@ import manifest from "../../package.json" with { type: "json" }
 import { AuditApi } from "./AuditApi.ts"
 import { AuthApi, SignInApi } from "./AuthApi.ts"
 import { completeDocument } from "./Document.ts"
+import { EventsApi } from "./EventsApi.ts"
 import { KeysApi } from "./KeysApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
@@ -18,6 +19,7 @@ export class Api extends HttpApi.make("agent-army")
   .add(RecordsApi)
   .add(StateApi)
   .add(AuditApi)
+  .add(EventsApi)
   .add(KeysApi)
   .add(SystemApi)
   // Every field that is wrong, not only the first.

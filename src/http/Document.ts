@@ -8,7 +8,8 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "auth.createApiKey": { name: "nightly import", scopes: ["records:read", "records:write"] },
   "records.create": { data: { text: "Call back on Monday", done: false } },
   "records.replace": { data: { text: "Call back on Monday", done: true } },
-  "state.put": { value: { online: true }, ttl_seconds: 60 }
+  "state.put": { value: { online: true }, ttl_seconds: 60 },
+  "events.publish": { type: "ticket.created", data: { ticket: 42 } }
 }
 
 type Json = Readonly<Record<string, unknown>>

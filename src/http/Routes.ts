@@ -7,11 +7,13 @@ import { AuditHandlers } from "./AuditHandlers.ts"
 import { AuthenticationLayer } from "./AuthenticationLayer.ts"
 import { AuthHandlers, SignInHandlers } from "./AuthHandlers.ts"
 import * as Docs from "./Docs.ts"
+import { EventsHandlers } from "./EventsHandlers.ts"
 import * as Face from "./Face.ts"
 import { MetricsRoute } from "./HttpMetrics.ts"
 import { KeysHandlers } from "./KeysHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
+import { StillAllowed } from "./StillAllowed.ts"
 import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
 import { TenantScopeLayer } from "./TenantScopeLayer.ts"
@@ -33,9 +35,11 @@ export const Routes = (options: RoutesOptions) => {
       RecordsHandlers,
       StateHandlers,
       AuditHandlers,
+      EventsHandlers,
       KeysHandlers,
       SystemHandlers("agent-army")
     ]),
+    Layer.provide(StillAllowed.layer),
     Layer.provide([
       TenantScopeLayer({ environment: options.environment }),
       AuthenticationLayer,

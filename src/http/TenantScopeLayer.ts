@@ -5,6 +5,7 @@ import { scopesOf } from "../domain/Principal.ts"
 import { CrossTenantAccess, Forbidden, TenantSuspended, Unauthenticated } from "../domain/Problems.ts"
 import { RequestId } from "../domain/RequestId.ts"
 import type { Tenant } from "../domain/Tenant.ts"
+import { EventReader } from "../services/EventReader.ts"
 import { Redis } from "../services/Redis.ts"
 import { TenantContext } from "../services/TenantContext.ts"
 import { TenantPool } from "../services/TenantPool.ts"
@@ -25,7 +26,11 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
       const tenants = yield* Tenants
       // Picked, because at run time a context holds everything: handing all of it to a request would replace the
       // request's own Scope and span by the server's.
-      const shared = Context.pick(TenantPool, Redis)(yield* Effect.context<TenantPool | Redis>())
+      const shared = Context.pick(
+        TenantPool,
+        Redis,
+        EventReader
+      )(yield* Effect.context<TenantPool | Redis | EventReader>())
 
       return TenantScope.of(
         Effect.fnUntraced(function* (httpEffect) {

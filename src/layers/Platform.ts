@@ -5,6 +5,7 @@ import { ApiKeys } from "../services/ApiKeys.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import { Claims } from "../services/Claims.ts"
+import { EventReader } from "../services/EventReader.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
@@ -63,7 +64,13 @@ export const TenantPlaneLayer = Layer.unwrap(
       Sessions.layer({ refreshLifetime: settings.refreshTokenTtl })
     ).pipe(
       Layer.provideMerge(
-        Layer.mergeAll(ApiKeys.layer({ environment }), Records.layer, States.layer, Users.layer)
+        Layer.mergeAll(
+          ApiKeys.layer({ environment }),
+          Records.layer,
+          States.layer,
+          Users.layer,
+          EventReader.layer()
+        )
       ),
       Layer.provideMerge(
         Tokens.layer({ keys: installation.tokenSigningKeys, environment, lifetime: settings.accessTokenTtl })

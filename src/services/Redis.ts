@@ -1,4 +1,5 @@
-import { Context, Duration, Effect, Layer, Redacted } from "effect"
+import { Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import type { Scope } from "effect"
 import { Cluster, Redis as Client } from "ioredis"
 import type { ClusterNode, RedisOptions } from "ioredis"
 import { DependencyUnavailable } from "../domain/Problems.ts"
@@ -22,6 +23,12 @@ const options = {
 
 /** How long the start waits for the first connection; without it the server starts all the same. */
 const FIRST_CONNECTION = Duration.seconds(2)
+
+/**
+ * How long a connection that blocks may be silent. Its commands ask Redis to answer after a second in any case, so
+ * that a peer that is gone without a word is noticed.
+ */
+const SILENT_MILLIS = 2_000
 
 /** A comma-separated list of nodes is a Cluster. */
 const connect = (url: string): Client | Cluster => {
@@ -63,6 +70,11 @@ export class Redis extends Context.Service<
     readonly use: <A>(
       commands: (client: Client | Cluster) => Promise<A>
     ) => Effect.Effect<A, DependencyUnavailable>
+    /**
+     * A connection of its own for commands that block for a second at most: what waits behind one waits with it. It
+     * reconnects by itself and closes with the scope. None where there is no Redis, or a Cluster.
+     */
+    readonly blocking: Effect.Effect<Option.Option<Client>, never, Scope.Scope>
   }
 >()("agent-army/services/Redis") {
   static readonly layer = (settings: { readonly url: Redacted.Redacted<string> }) =>
@@ -79,12 +91,32 @@ export class Redis extends Context.Service<
           (client) => Effect.sync(() => client.disconnect())
         )
         yield* Effect.tryPromise(() => client.connect()).pipe(Effect.timeout(FIRST_CONNECTION), Effect.ignore)
+        const url = Redacted.value(settings.url)
         return Redis.of({
-          use: (commands) => Effect.tryPromise({ try: () => commands(client), catch: () => unavailable })
+          use: (commands) => Effect.tryPromise({ try: () => commands(client), catch: () => unavailable }),
+          blocking: url.includes(",")
+            ? Effect.succeedNone
+            : Effect.acquireRelease(
+                Effect.sync(() => {
+                  const { commandTimeout: _, ...rest } = options
+                  const client = new Client(url, { ...rest, socketTimeout: SILENT_MILLIS })
+                  client.on("error", () => undefined)
+                  // A first connection that fails is tried again, as every later one is.
+                  client.connect().catch(() => undefined)
+                  return Option.some(client)
+                }),
+                Option.match({
+                  onNone: () => Effect.void,
+                  onSome: (client) => Effect.sync(() => client.disconnect())
+                })
+              )
         })
       })
     )
 
   /** Where there is no Redis to be had: what needs it answers `DependencyUnavailable`, the rest goes on. */
-  static readonly layerAbsent = Layer.succeed(Redis, Redis.of({ use: () => Effect.fail(unavailable) }))
+  static readonly layerAbsent = Layer.succeed(
+    Redis,
+    Redis.of({ use: () => Effect.fail(unavailable), blocking: Effect.succeedNone })
+  )
 }

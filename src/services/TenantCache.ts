@@ -7,6 +7,9 @@ import { TenantContext } from "./TenantContext.ts"
 /** The braces keep a tenant's keys in one slot of a Redis Cluster (Redis Cluster specification, "hash tags"). */
 export const tenantPrefix = (tenantId: TenantId): string => `t:{${tenantId}}:`
 
+/** Beneath a tenant's prefix these are the streams of `TenantEvents`. */
+export const EVENTS = "events:"
+
 /**
  * The tenant's own part of Redis. Its layer asks for `TenantContext`; a key given to it is always put behind the
  * tenant's prefix, and no command of it takes a pattern.
@@ -40,10 +43,15 @@ export class TenantCache extends Context.Service<
       const redis = yield* Redis
       const { tenantId } = yield* TenantContext
       const prefix = tenantPrefix(tenantId)
+      /** Whoever names its keys so would overwrite events: a mistake of ours, and never a caller's doing. */
+      const keyOf = (key: string): string => {
+        if (key.startsWith(EVENTS)) throw new Error(`Keys that begin with ${EVENTS} belong to TenantEvents`)
+        return prefix + key
+      }
       return TenantCache.of({
         get: (key) =>
           redis
-            .use((client) => Promise.all([client.get(prefix + key), client.pttl(prefix + key)]))
+            .use((client) => Promise.all([client.get(keyOf(key)), client.pttl(keyOf(key))]))
             .pipe(
               Effect.map(([value, ttlMillis]) =>
                 value === null
@@ -54,11 +62,10 @@ export class TenantCache extends Context.Service<
         set: (key, value, options) =>
           redis.use((client) =>
             options?.ttlSeconds === undefined
-              ? client.set(prefix + key, value)
-              : client.set(prefix + key, value, "EX", options.ttlSeconds)
+              ? client.set(keyOf(key), value)
+              : client.set(keyOf(key), value, "EX", options.ttlSeconds)
           ),
-        remove: (key) =>
-          redis.use((client) => client.del(prefix + key)).pipe(Effect.map((count) => count > 0))
+        remove: (key) => redis.use((client) => client.del(keyOf(key))).pipe(Effect.map((count) => count > 0))
       })
     })
   )

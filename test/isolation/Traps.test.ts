@@ -1,13 +1,14 @@
 // Three properties of Effect 4.1 that leak one tenant into another, or into the server, unless something is done about
 // them. Each test shows the trap where it can, and that our cure holds.
 import { assert, describe, layer } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Schema, Scope, Tracer } from "effect"
+import { Context, Effect, Exit, Layer, Option, Schema, Scope, Tracer } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { UserId, UserPrincipal } from "../../src/domain/Principal.ts"
-import { Authentication, CurrentPrincipal } from "../../src/http/Authentication.ts"
+import { Authentication, CurrentPrincipal, PresentedCredentials } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
 import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
+import { EventReader } from "../../src/services/EventReader.ts"
 import { Redis } from "../../src/services/Redis.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantDb, tenantDb } from "../../src/services/TenantDb.ts"
@@ -241,12 +242,13 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
             bearer: (httpEffect) =>
               httpEffect.pipe(
                 Effect.provideService(CurrentPrincipal, principalOf(a)),
+                Effect.provideService(PresentedCredentials, { bearer: Option.none(), apiKey: Option.none() }),
                 // As the router does, for the whole of a request.
                 Effect.withParentSpan(ofTheRequest)
               )
           })
         )
-        const platform = yield* Effect.context<Tenants | TenantPool | Redis>()
+        const platform = yield* Effect.context<Tenants | TenantPool | Redis | EventReader>()
         const routes = HttpApiBuilder.layer(Probes).pipe(
           Layer.provide(handlers),
           Layer.provide([
@@ -254,7 +256,9 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
             TenantScopeLayer({ environment: "testing" }).pipe(Layer.provide(Layer.parentSpan(atBoot))),
             authenticated
           ]),
-          Layer.provide(Layer.succeedContext(Context.pick(Tenants, TenantPool, Redis)(platform))),
+          Layer.provide(
+            Layer.succeedContext(Context.pick(Tenants, TenantPool, Redis, EventReader)(platform))
+          ),
           Layer.provide(HttpServer.layerServices)
         )
         const { dispose, handler } = HttpRouter.toWebHandler(routes, { disableLogger: true })

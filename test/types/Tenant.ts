@@ -6,12 +6,14 @@ import type { Etag, HttpPlatform, HttpRouter } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { UserId, UserPrincipal } from "../../src/domain/Principal.ts"
 import { CollectionName, RecordId } from "../../src/domain/Record.ts"
+import { StreamName } from "../../src/domain/Event.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { TenantId, TenantSlug } from "../../src/domain/Tenant.ts"
 import { AccessControl, OperatorOnly } from "../../src/http/Access.ts"
 import { Authentication, CurrentPrincipal } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
 import { ApiKeys } from "../../src/services/ApiKeys.ts"
+import type { EventReader } from "../../src/services/EventReader.ts"
 import { Records } from "../../src/services/Records.ts"
 import type { Redis } from "../../src/services/Redis.ts"
 import { States } from "../../src/services/States.ts"
@@ -19,12 +21,13 @@ import { TenantCache } from "../../src/services/TenantCache.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantDb } from "../../src/services/TenantDb.ts"
 import type { TenantPool } from "../../src/services/TenantPool.ts"
+import { TenantEvents } from "../../src/services/TenantEvents.ts"
 import { TenantServicesLayer } from "../../src/services/TenantServices.ts"
 import type { TenantServices } from "../../src/services/TenantServices.ts"
 import { Users } from "../../src/services/Users.ts"
 
 /** What exists at boot, before there is any request. */
-type AtBoot = TenantPool | Redis | Users | ApiKeys | Records | States
+type AtBoot = TenantPool | Redis | EventReader | Users | ApiKeys | Records | States
 
 /** Accepts only what needs nothing beyond the services of the boot. */
 declare const run: <A, E>(program: Effect.Effect<A, E, AtBoot>) => void
@@ -57,6 +60,8 @@ run(TenantDb.use((db) => db.query((sql) => sql`SELECT 1`)))
 run(TenantDb.use((db) => db.transaction((sql) => sql`SELECT 1`)))
 // @ts-expect-error -- 'TenantCache' is not assignable
 run(TenantCache.use((cache) => cache.get("mood")))
+// @ts-expect-error -- 'TenantEvents' is not assignable
+run(Effect.scoped(TenantEvents.use((events) => events.subscribe(StreamName.make("tickets"), undefined))))
 
 // Each method of each service that works in a tenant.
 
