@@ -101,6 +101,24 @@ export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaT
   members("UnsupportedMediaType")
 ) {}
 
+/** 422: an `Idempotency-Key` that was used for another body. */
+export class IdempotencyKeyReused extends HttpApiError.Problem<IdempotencyKeyReused>()(
+  "IdempotencyKeyReused",
+  {
+    type: type("idempotency-key-reused"),
+    status: 422,
+    title: "The Idempotency-Key was used for another body"
+  },
+  members("IdempotencyKeyReused")
+) {}
+
+/** 429: more than a limit allows. Comes with `Retry-After`, whose seconds `retry_after` repeats. */
+export class RateLimited extends HttpApiError.Problem<RateLimited>()(
+  "RateLimited",
+  { type: type("rate-limited"), status: 429, title: "Too many requests" },
+  { ...members("RateLimited"), retry_after: Schema.optionalKey(Schema.Int) }
+) {}
+
 /** 431: the headers are larger than the server takes. */
 export class HeadersTooLarge extends HttpApiError.Problem<HeadersTooLarge>()(
   "HeadersTooLarge",
@@ -149,6 +167,8 @@ export type Problem =
   | PreconditionFailed
   | PayloadTooLarge
   | UnsupportedMediaType
+  | IdempotencyKeyReused
+  | RateLimited
   | HeadersTooLarge
   | InvalidRequest
   | InternalError

@@ -1,7 +1,7 @@
 import { Context } from "effect"
 import { HttpApiMiddleware, HttpApiSecurity } from "effect/http-api"
 import type { Principal } from "../domain/Principal.ts"
-import { CrossTenantAccess, DependencyUnavailable, Unauthenticated } from "../domain/Problems.ts"
+import { CrossTenantAccess, DependencyUnavailable, RateLimited, Unauthenticated } from "../domain/Problems.ts"
 
 /**
  * Who is calling. Provided to a request by `Authentication`.
@@ -23,5 +23,5 @@ export class Authentication extends HttpApiMiddleware.Service<
   }
 >()("agent-army/http/Authentication", {
   security: { bearer: HttpApiSecurity.bearer },
-  error: [Unauthenticated, CrossTenantAccess, DependencyUnavailable]
+  error: [Unauthenticated, CrossTenantAccess, RateLimited, DependencyUnavailable]
 }) {}

@@ -6,6 +6,7 @@ import { CollectionName, RecordId, StoredRecord } from "../domain/Record.ts"
 import { StorableJson } from "../domain/StorableJson.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 const inCollection = { collection: CollectionName }
@@ -61,5 +62,6 @@ export class RecordsApi extends HttpApiGroup.make("records")
   .prefix("/api/v1/records/:collection")
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(OpenApi.annotations({ title: "Records", description: "A tenant's own JSON documents" })) {}

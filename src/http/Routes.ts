@@ -10,6 +10,7 @@ import * as Face from "./Face.ts"
 import { MetricsRoute } from "./HttpMetrics.ts"
 import { KeysHandlers } from "./KeysHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
+import { RateLimitLayer } from "./RateLimitLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
 import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
@@ -37,6 +38,7 @@ export const Routes = (options: RoutesOptions) => {
     Layer.provide([
       TenantScopeLayer({ environment: options.environment }),
       AuthenticationLayer,
+      RateLimitLayer,
       AccessLayer,
       ProblemsLayer
     ])

@@ -7,6 +7,7 @@ import { TenantSettingsPatch } from "../domain/TenantSettings.ts"
 import { Email, NewPassword } from "../domain/User.ts"
 import { OperatorOnly } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { RateLimit } from "./RateLimit.ts"
 
 /** A tenant just made, with its first admin. `password` is there where it was made here: this once. */
 export class ProvisionedTenant extends Schema.Class<ProvisionedTenant>("agent-army/http/ProvisionedTenant")({
@@ -65,8 +66,9 @@ export class TenantsApi extends HttpApiGroup.make("tenants")
     }).annotateMerge(OpenApi.annotations({ summary: "Activate a suspended tenant" }))
   )
   .prefix("/api/v1/tenants")
-  // The last middleware added is the outermost: authenticate, then ask for an operator.
+  // The last middleware added is the outermost: authenticate, charge, then ask for an operator.
   .middleware(OperatorOnly)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(
     OpenApi.annotations({ title: "Tenants", description: "The control plane: operators only" })

@@ -8,9 +8,11 @@ import { Migrations } from "../services/Migrations.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
 import { Provisioning } from "../services/Provisioning.ts"
+import { RateLimits } from "../services/RateLimits.ts"
 import { Records } from "../services/Records.ts"
 import { Redis } from "../services/Redis.ts"
 import { Sessions } from "../services/Sessions.ts"
+import { SignInLimits } from "../services/SignInLimits.ts"
 import { States } from "../services/States.ts"
 import { TenantPool } from "../services/TenantPool.ts"
 import { Tenants } from "../services/Tenants.ts"
@@ -73,7 +75,8 @@ export const TenantPlaneLayer = Layer.unwrap(
 )
 
 /** The platform without its HTTP face. */
-export const PlatformLayer = TenantPlaneLayer.pipe(
+export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer).pipe(
+  Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),
   Layer.provideMerge(StorageLayer)
 )
