@@ -14,6 +14,7 @@ import {
 import { Me } from "../domain/User.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { Idempotent } from "./Idempotent.ts"
 import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
@@ -75,6 +76,7 @@ export class AuthApi extends HttpApiGroup.make("auth")
       success: NewApiKey.pipe(HttpApiSchema.status(201)),
       error: [Forbidden, InvalidRequest]
     })
+      .middleware(Idempotent)
       .annotate(Access, { user: true })
       .annotateMerge(OpenApi.annotations({ summary: "Make an API key, with your own scopes at the most" })),
     HttpApiEndpoint.get("listApiKeys", "/api-keys", { query: pageByIdQuery, success: pageSchema(ApiKey) })

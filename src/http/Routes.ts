@@ -8,6 +8,7 @@ import { AuthHandlers, SignInHandlers } from "./AuthHandlers.ts"
 import * as Docs from "./Docs.ts"
 import * as Face from "./Face.ts"
 import { MetricsRoute } from "./HttpMetrics.ts"
+import { IdempotentLayer } from "./IdempotentLayer.ts"
 import { KeysHandlers } from "./KeysHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
 import { RateLimitLayer } from "./RateLimitLayer.ts"
@@ -39,6 +40,7 @@ export const Routes = (options: RoutesOptions) => {
       TenantScopeLayer({ environment: options.environment }),
       AuthenticationLayer,
       RateLimitLayer,
+      IdempotentLayer,
       AccessLayer,
       ProblemsLayer
     ])

@@ -4,6 +4,7 @@ import { AdminDb } from "../services/AdminDb.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import { Claims } from "../services/Claims.ts"
+import { Idempotency } from "../services/Idempotency.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
@@ -74,8 +75,13 @@ export const TenantPlaneLayer = Layer.unwrap(
   })
 )
 
+/** Whatever the claim's key is good for, HKDF makes another one of it. */
+const IdempotencyLayer = Layer.unwrap(
+  Effect.map(Installation, ({ tenantClaimKey }) => Idempotency.layer({ secret: tenantClaimKey }))
+)
+
 /** The platform without its HTTP face. */
-export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer).pipe(
+export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer, IdempotencyLayer).pipe(
   Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),
   Layer.provideMerge(StorageLayer)
