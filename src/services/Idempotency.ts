@@ -192,16 +192,14 @@ export class Idempotency extends Context.Service<
             Effect.fnUntraced(function* (sql, table) {
               yield* store.enter
               // Waits for a transaction that has the row and did not end. An answer that is too old counts as none.
-              const [, [mine]] = yield* Effect.all(
-                [
-                  sql`SELECT set_config('lock_timeout', ${String(Duration.toMillis(PATIENCE))}, true)`,
-                  sql`INSERT INTO ${table} AS k (id, body_hash) VALUES (${id}, ${bodyHash})
-                    ON CONFLICT (id) DO UPDATE SET body_hash = EXCLUDED.body_hash, answer = NULL, created_at = now()
-                      WHERE k.created_at < now() - ${sql.literal(KEPT)}
-                    RETURNING id`
-                ],
-                { concurrency: "unbounded" }
-              ).pipe(Effect.mapError((error) => (isLockTimeout(error) ? stillRunning() : classify(error))))
+              const [mine] = yield* sql`INSERT INTO ${table} AS k (id, body_hash) VALUES (${id}, ${bodyHash})
+                ON CONFLICT (id) DO UPDATE SET body_hash = EXCLUDED.body_hash, answer = NULL, created_at = now()
+                  WHERE k.created_at < now() - ${sql.literal(KEPT)}
+                RETURNING id`.pipe(
+                Effect.mapError((error) => (isLockTimeout(error) ? stillRunning() : classify(error))),
+                // A tenant's role may not set a lock_timeout: the statement is cancelled instead.
+                Effect.timeoutOrElse({ duration: PATIENCE, orElse: () => Effect.fail(stillRunning()) })
+              )
 
               if (mine === undefined) {
                 const [row] = yield* sql`SELECT body_hash, answer FROM ${table} WHERE id = ${id}`
@@ -234,7 +232,10 @@ export class Idempotency extends Context.Service<
               return acted
             })
           )
-          return inTurn(id.toString("base64"), transaction)
+          return inTurn(
+            id.toString("base64"),
+            Effect.mapError(transaction, (error) => (SqlError.isSqlError(error) ? classify(error) : error))
+          )
         }
 
         return Idempotency.of({
