@@ -101,11 +101,22 @@ export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaT
   members("UnsupportedMediaType")
 ) {}
 
-/** 429: more than the limits allow; `Retry-After` says when to come again. */
+/** 422: an `Idempotency-Key` that was used for another body. */
+export class IdempotencyKeyReused extends HttpApiError.Problem<IdempotencyKeyReused>()(
+  "IdempotencyKeyReused",
+  {
+    type: type("idempotency-key-reused"),
+    status: 422,
+    title: "The Idempotency-Key was used for another body"
+  },
+  members("IdempotencyKeyReused")
+) {}
+
+/** 429: more than a limit allows. Comes with `Retry-After`, whose seconds `retry_after` repeats. */
 export class RateLimited extends HttpApiError.Problem<RateLimited>()(
   "RateLimited",
   { type: type("rate-limited"), status: 429, title: "Too many requests" },
-  members("RateLimited")
+  { ...members("RateLimited"), retry_after: Schema.optionalKey(Schema.Int) }
 ) {}
 
 /** 431: the headers are larger than the server takes. */
@@ -156,6 +167,7 @@ export type Problem =
   | PreconditionFailed
   | PayloadTooLarge
   | UnsupportedMediaType
+  | IdempotencyKeyReused
   | RateLimited
   | HeadersTooLarge
   | InvalidRequest

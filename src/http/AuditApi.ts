@@ -4,6 +4,7 @@ import { AuditAction, AuditEntry } from "../domain/Audit.ts"
 import { Cursor, pageByIdQuery, pageSchema } from "../domain/Page.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 const id = Schema.String.check(Schema.isUUID())
@@ -35,5 +36,6 @@ export class AuditApi extends HttpApiGroup.make("audit")
   .prefix("/api/v1/audit")
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(OpenApi.annotations({ title: "Audit log" })) {}

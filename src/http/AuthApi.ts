@@ -8,11 +8,14 @@ import {
   InvalidCredentials,
   InvalidRequest,
   NotFound,
+  RateLimited,
   TenantSuspended
 } from "../domain/Problems.ts"
 import { Me } from "../domain/User.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { Idempotent } from "./Idempotent.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 /** Anything a person can type; whether it is right is for the sign-in to say. No control characters. */
@@ -49,7 +52,7 @@ export class SignInApi extends HttpApiGroup.make("signIn")
         password: Schema.RedactedFromValue(Schema.String.check(Schema.isMaxLength(1024)))
       }),
       success: TokenResponse,
-      error: [InvalidCredentials, TenantSuspended]
+      error: [InvalidCredentials, TenantSuspended, RateLimited]
     }).annotateMerge(OpenApi.annotations({ summary: "Sign in with e-mail and password" }))
   )
   .prefix("/api/v1/auth")
@@ -73,6 +76,7 @@ export class AuthApi extends HttpApiGroup.make("auth")
       success: NewApiKey.pipe(HttpApiSchema.status(201)),
       error: [Forbidden, InvalidRequest]
     })
+      .middleware(Idempotent)
       .annotate(Access, { user: true })
       .annotateMerge(OpenApi.annotations({ summary: "Make an API key, with your own scopes at the most" })),
     HttpApiEndpoint.get("listApiKeys", "/api-keys", { query: pageByIdQuery, success: pageSchema(ApiKey) })
@@ -82,8 +86,9 @@ export class AuthApi extends HttpApiGroup.make("auth")
       )
   )
   .prefix("/api/v1/auth")
-  // The last middleware added is the outermost: authenticate, enter the tenant, then look at the rule.
+  // The last middleware added is the outermost: authenticate, charge, enter the tenant, then look at the rule.
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(OpenApi.annotations({ title: "Account" })) {}

@@ -6,23 +6,25 @@ import { Forbidden } from "../domain/Problems.ts"
 import { Me } from "../domain/User.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { Sessions } from "../services/Sessions.ts"
+import { SignInLimits } from "../services/SignInLimits.ts"
 import { TenantContext } from "../services/TenantContext.ts"
 import { Users } from "../services/Users.ts"
 import { Api } from "./Api.ts"
 import { NewApiKey, TokenResponse } from "./AuthApi.ts"
+import { limited } from "./SignInLimit.ts"
 
 export const SignInHandlers = HttpApiBuilder.group(
   Api,
   "signIn",
   Effect.fn(function* (handlers) {
     const sessions = yield* Sessions
+    const limits = yield* SignInLimits
     return handlers.handleAll({
       login: Effect.fnUntraced(function* ({ headers, payload }) {
-        const pair = yield* sessions.signIn({
-          tenant: headers["x-tenant-id"],
-          email: payload.email,
-          password: payload.password
-        })
+        const tenant = headers["x-tenant-id"]
+        const pair = yield* sessions
+          .signIn({ tenant, email: payload.email, password: payload.password })
+          .pipe(limited(limits, "login", { tenant, account: payload.email }))
         return new TokenResponse({
           access_token: Redacted.value(pair.accessToken),
           refresh_token: Redacted.value(pair.refreshToken),

@@ -1,7 +1,7 @@
 import { Context } from "effect"
 import { HttpApiMiddleware, HttpApiSecurity } from "effect/http-api"
 import type { Principal } from "../domain/Principal.ts"
-import { CrossTenantAccess, DependencyUnavailable, Unauthenticated } from "../domain/Problems.ts"
+import { CrossTenantAccess, DependencyUnavailable, RateLimited, Unauthenticated } from "../domain/Problems.ts"
 import type { Credentials } from "../services/Authenticator.ts"
 
 /**
@@ -33,5 +33,5 @@ export class Authentication extends HttpApiMiddleware.Service<
   }
 >()("agent-army/http/Authentication", {
   security: { bearer: HttpApiSecurity.bearer },
-  error: [Unauthenticated, CrossTenantAccess, DependencyUnavailable]
+  error: [Unauthenticated, CrossTenantAccess, RateLimited, DependencyUnavailable]
 }) {}

@@ -1,16 +1,73 @@
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
+import { hash } from "node:crypto"
 import { actorOf, CurrentActor } from "../domain/Actor.ts"
 import { Authenticator } from "../services/Authenticator.ts"
+import type { Credentials } from "../services/Authenticator.ts"
+import { RateLimits } from "../services/RateLimits.ts"
+import { SignInLimits } from "../services/SignInLimits.ts"
 import { Authentication, CurrentPrincipal, PresentedCredentials } from "./Authentication.ts"
+import { currentAddress } from "./ClientAddress.ts"
+import { enforce } from "./RateLimitHeaders.ts"
+
+/** Credentials that an instance remembers to have been good, by their hashes. */
+const REMEMBERED = 20_000
 
 const given = (value: string | undefined): Option.Option<Redacted.Redacted<string>> =>
   value === undefined || value === "" ? Option.none() : Option.some(Redacted.make(value))
 
+const digestOf = ({ apiKey, bearer }: Credentials): string =>
+  hash(
+    "sha256",
+    [bearer, apiKey].map(Option.match({ onNone: () => "", onSome: Redacted.value })).join("\0"),
+    "base64"
+  )
+
+/**
+ * Failed authentications are counted by address. An address beyond its limit gets no credential looked up any more, except
+ * those that were good here before: who guesses keys must not lock out who has one and comes by the same address.
+ */
 export const AuthenticationLayer = Layer.effect(
   Authentication,
   Effect.gen(function* () {
     const authenticator = yield* Authenticator
+    const limits = yield* RateLimits
+    const signInLimits = yield* SignInLimits
+    const good = new Set<string>()
+
+    const remember = (digest: string) => {
+      if (good.has(digest)) return
+      good.add(digest)
+      if (good.size > REMEMBERED) {
+        const oldest = good.values().next()
+        if (oldest.done !== true) good.delete(oldest.value)
+      }
+    }
+
+    const authenticate = Effect.fnUntraced(function* (credentials: Credentials) {
+      // Nothing was guessed.
+      if (Option.isNone(credentials.bearer) && Option.isNone(credentials.apiKey)) {
+        return yield* authenticator.authenticate(credentials)
+      }
+      const digest = digestOf(credentials)
+      const failures = signInLimits.credentials(yield* currentAddress)
+      if (!good.has(digest)) {
+        const refused = yield* limits.refused(failures)
+        if (refused !== undefined) yield* enforce(refused)
+      }
+      const principal = yield* Effect.catchTag(
+        authenticator.authenticate(credentials),
+        "Unauthenticated",
+        (error) =>
+          Effect.gen(function* () {
+            yield* enforce(yield* limits.charge([failures]))
+            return yield* error
+          })
+      )
+      remember(digest)
+      return principal
+    })
+
     return Authentication.of({
       bearer: Effect.fnUntraced(function* (httpEffect, { credential }) {
         const request = yield* HttpServerRequest.HttpServerRequest
@@ -18,7 +75,7 @@ export const AuthenticationLayer = Layer.effect(
           bearer: given(Redacted.value(credential)),
           apiKey: given(request.headers["x-api-key"])
         }
-        const principal = yield* authenticator.authenticate(credentials)
+        const principal = yield* authenticate(credentials)
         return yield* Effect.provideContext(
           httpEffect,
           Context.make(CurrentPrincipal, principal).pipe(

@@ -40,6 +40,23 @@ const withApiKey = (path: string, operation: Json): Json =>
     ? { ...operation, security: [...operation["security"], { apiKey: [] }] }
     : operation
 
+const idempotencyKey = {
+  name: "Idempotency-Key",
+  in: "header",
+  required: false,
+  description:
+    "Makes it safe to send this again: for 24 hours the same key and body get the first answer, with Idempotency-Replayed: true",
+  schema: { type: "string", minLength: 1, maxLength: 255, pattern: "^[\\x20-\\x7e]*$" }
+}
+
+/** What can answer that a key was used before takes keys. */
+const withIdempotencyKey = (operation: Json): Json => {
+  const reused = JSON.stringify(objectAt(objectAt(operation, "responses"), "422"))
+  if (!reused.includes("IdempotencyKeyReused")) return operation
+  const parameters = Array.isArray(operation["parameters"]) ? operation["parameters"] : []
+  return { ...operation, parameters: [...parameters, idempotencyKey] }
+}
+
 /** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, and examples. */
 export const completeDocument = (document: Json): Record<string, unknown> => {
   const components = objectAt(document, "components")
@@ -55,7 +72,7 @@ export const completeDocument = (document: Json): Record<string, unknown> => {
     paths: Records.map(objectAt(document, "paths"), (item, path) =>
       isObject(item)
         ? Records.map(item, (operation) =>
-            isObject(operation) ? withApiKey(path, withExample(operation)) : operation
+            isObject(operation) ? withApiKey(path, withIdempotencyKey(withExample(operation))) : operation
           )
         : item
     )

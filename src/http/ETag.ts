@@ -1,6 +1,6 @@
 import { Effect } from "effect"
-import { HttpEffect, HttpServerResponse } from "effect/http"
 import type { HttpServerRequest } from "effect/http"
+import { answerWithHeader } from "./AnswerHeaders.ts"
 
 /** The entity tag of a version (RFC 9110, 8.8.3). */
 export const etagOf = (version: number): string => `"${version}"`
@@ -9,11 +9,7 @@ export const etagOf = (version: number): string => `"${version}"`
 export const withETag = <A extends { readonly version: number }, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R | HttpServerRequest.HttpServerRequest> =>
-  Effect.tap(effect, ({ version }) =>
-    HttpEffect.appendPreResponseHandler((_request, response) =>
-      Effect.succeed(HttpServerResponse.setHeader(response, "etag", etagOf(version)))
-    )
-  )
+  Effect.tap(effect, ({ version }) => answerWithHeader("etag", etagOf(version)))
 
 const entry = /^\s*"([0-9]{1,9})"\s*$/
 

@@ -4,6 +4,8 @@ import { EventId, NewEvent, StreamName } from "../domain/Event.ts"
 import { RateLimited } from "../domain/Problems.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { Idempotent } from "./Idempotent.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 const one = { stream: StreamName }
@@ -31,6 +33,7 @@ export class EventsApi extends HttpApiGroup.make("events")
       payload: NewEvent,
       success: Schema.Struct({ id: EventId }).pipe(HttpApiSchema.status(202))
     })
+      .middleware(Idempotent)
       .annotate(Access, { scope: "events:write" })
       .annotateMerge(
         OpenApi.annotations({
@@ -52,6 +55,7 @@ export class EventsApi extends HttpApiGroup.make("events")
   .prefix("/api/v1/events")
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(
     OpenApi.annotations({ title: "Events", description: "A tenant's events, as they happen" })

@@ -77,7 +77,15 @@ export const securityHeaders: Readonly<Record<string, string>> = {
 
 const baseHeaders = Headers.fromRecordUnsafe(securityHeaders)
 
-const exposedHeaders = ["ETag", "X-Request-ID", "Location", "Retry-After", "RateLimit", "RateLimit-Policy"]
+const exposedHeaders = [
+  "ETag",
+  "X-Request-ID",
+  "Location",
+  "Retry-After",
+  "RateLimit",
+  "RateLimit-Policy",
+  "Idempotency-Replayed"
+]
 
 const allowedHeaders = [
   "Authorization",

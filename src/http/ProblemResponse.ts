@@ -44,6 +44,12 @@ export const problemBody = (problem: AnyProblem, requestId: string): Record<stri
   }
 }
 
+/** The seconds that a `RateLimited` names. */
+const retryAfterOf = (problem: AnyProblem): number =>
+  Predicate.hasProperty(problem, "retry_after") && Predicate.isNumber(problem.retry_after)
+    ? problem.retry_after
+    : RETRY_AFTER_SECONDS
+
 /**
  * The headers a problem comes with: a challenge on every 401 (RFC 9110, 15.5.2), `Retry-After` on 429 and 503, and an
  * end of the connection where the rest of the request will not be read (RFC 9110, 15.5.9 and 15.5.14).
@@ -51,9 +57,8 @@ export const problemBody = (problem: AnyProblem, requestId: string): Record<stri
 export const problemHeaders = (problem: AnyProblem): Record<string, string> => ({
   "cache-control": "no-store",
   ...(problem.status === 401 ? { "www-authenticate": CHALLENGE } : undefined),
-  ...(problem.status === 503 || problem.status === 429
-    ? { "retry-after": String(RETRY_AFTER_SECONDS) }
-    : undefined),
+  ...(problem.status === 503 ? { "retry-after": String(RETRY_AFTER_SECONDS) } : undefined),
+  ...(problem.status === 429 ? { "retry-after": String(retryAfterOf(problem)) } : undefined),
   ...(problem.status === 408 || problem.status === 413 ? { connection: "close" } : undefined)
 })
 

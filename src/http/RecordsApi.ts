@@ -6,6 +6,8 @@ import { CollectionName, RecordId, StoredRecord } from "../domain/Record.ts"
 import { StorableJson } from "../domain/StorableJson.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { Idempotent } from "./Idempotent.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 const inCollection = { collection: CollectionName }
@@ -28,6 +30,7 @@ export class RecordsApi extends HttpApiGroup.make("records")
       success: StoredRecord.pipe(HttpApiSchema.status(201)),
       error: [PayloadTooLarge, InvalidRequest]
     })
+      .middleware(Idempotent)
       .annotate(Access, { scope: "records:write" })
       .annotateMerge(OpenApi.annotations({ summary: "Store a document" })),
     HttpApiEndpoint.get("list", "/", {
@@ -61,5 +64,6 @@ export class RecordsApi extends HttpApiGroup.make("records")
   .prefix("/api/v1/records/:collection")
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(OpenApi.annotations({ title: "Records", description: "A tenant's own JSON documents" })) {}

@@ -10,8 +10,10 @@ import * as Docs from "./Docs.ts"
 import { EventsHandlers } from "./EventsHandlers.ts"
 import * as Face from "./Face.ts"
 import { MetricsRoute } from "./HttpMetrics.ts"
+import { IdempotentLayer } from "./IdempotentLayer.ts"
 import { KeysHandlers } from "./KeysHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
+import { RateLimitLayer } from "./RateLimitLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
 import { StillAllowed } from "./StillAllowed.ts"
 import { StateHandlers } from "./StateHandlers.ts"
@@ -43,6 +45,8 @@ export const Routes = (options: RoutesOptions) => {
     Layer.provide([
       TenantScopeLayer({ environment: options.environment }),
       AuthenticationLayer,
+      RateLimitLayer,
+      IdempotentLayer,
       AccessLayer,
       ProblemsLayer
     ])

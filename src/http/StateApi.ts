@@ -5,6 +5,7 @@ import { StateEntry, StateKey, TtlSeconds } from "../domain/State.ts"
 import { StorableJson } from "../domain/StorableJson.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { RateLimit } from "./RateLimit.ts"
 import { TenantScope } from "./TenantScope.ts"
 
 const one = { key: StateKey }
@@ -36,5 +37,6 @@ export class StateApi extends HttpApiGroup.make("state")
   .prefix("/api/v1/state")
   .middleware(AccessControl)
   .middleware(TenantScope)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(OpenApi.annotations({ title: "State", description: "A tenant's realtime state" })) {}

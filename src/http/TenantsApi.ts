@@ -7,6 +7,8 @@ import { TenantSettingsPatch } from "../domain/TenantSettings.ts"
 import { Email, NewPassword } from "../domain/User.ts"
 import { OperatorOnly } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
+import { IdempotentOperation } from "./Idempotent.ts"
+import { RateLimit } from "./RateLimit.ts"
 
 /** A tenant just made, with its first admin. `password` is there where it was made here: this once. */
 export class ProvisionedTenant extends Schema.Class<ProvisionedTenant>("agent-army/http/ProvisionedTenant")({
@@ -35,7 +37,9 @@ export class TenantsApi extends HttpApiGroup.make("tenants")
       payload: NewTenant,
       success: ProvisionedTenant.pipe(HttpApiSchema.status(201)),
       error: Conflict
-    }).annotateMerge(OpenApi.annotations({ summary: "Provision a tenant" })),
+    })
+      .middleware(IdempotentOperation)
+      .annotateMerge(OpenApi.annotations({ summary: "Provision a tenant" })),
     HttpApiEndpoint.get("list", "/", { query: pageQuery, success: pageSchema(Tenant) }).annotateMerge(
       OpenApi.annotations({ summary: "List the tenants, by slug" })
     ),
@@ -65,8 +69,9 @@ export class TenantsApi extends HttpApiGroup.make("tenants")
     }).annotateMerge(OpenApi.annotations({ summary: "Activate a suspended tenant" }))
   )
   .prefix("/api/v1/tenants")
-  // The last middleware added is the outermost: authenticate, then ask for an operator.
+  // The last middleware added is the outermost: authenticate, charge, then ask for an operator.
   .middleware(OperatorOnly)
+  .middleware(RateLimit)
   .middleware(Authentication)
   .annotateMerge(
     OpenApi.annotations({ title: "Tenants", description: "The control plane: operators only" })

@@ -6,13 +6,16 @@ import { AuditLog } from "../services/AuditLog.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import { Claims } from "../services/Claims.ts"
 import { EventReader } from "../services/EventReader.ts"
+import { Idempotency } from "../services/Idempotency.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
 import { Provisioning } from "../services/Provisioning.ts"
+import { RateLimits } from "../services/RateLimits.ts"
 import { Records } from "../services/Records.ts"
 import { Redis } from "../services/Redis.ts"
 import { Sessions } from "../services/Sessions.ts"
+import { SignInLimits } from "../services/SignInLimits.ts"
 import { States } from "../services/States.ts"
 import { TenantPool } from "../services/TenantPool.ts"
 import { Tenants } from "../services/Tenants.ts"
@@ -81,8 +84,14 @@ export const TenantPlaneLayer = Layer.unwrap(
   })
 )
 
+/** Whatever the claim's key is good for, HKDF makes another one of it. */
+const IdempotencyLayer = Layer.unwrap(
+  Effect.map(Installation, ({ tenantClaimKey }) => Idempotency.layer({ secret: tenantClaimKey }))
+)
+
 /** The platform without its HTTP face. */
-export const PlatformLayer = TenantPlaneLayer.pipe(
+export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer, IdempotencyLayer).pipe(
+  Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),
   Layer.provideMerge(StorageLayer)
 )

@@ -544,7 +544,7 @@ layer(lab({ allowedOrigins: ["https://a.example", "https://b.example"] }), { exc
           assert.strictEqual(response.headers.get("vary"), "Origin", path)
           assert.strictEqual(
             response.headers.get("access-control-expose-headers"),
-            "ETag,X-Request-ID,Location,Retry-After,RateLimit,RateLimit-Policy"
+            "ETag,X-Request-ID,Location,Retry-After,RateLimit,RateLimit-Policy,Idempotency-Replayed"
           )
         }
       })

@@ -9,6 +9,7 @@ import { Announcer, Installation } from "../../src/layers/Installation.ts"
 import { PlatformLayer } from "../../src/layers/Platform.ts"
 import { ServerLayer } from "../../src/layers/Server.ts"
 import { Settings } from "../../src/layers/Settings.ts"
+import { SignInBudgets } from "../../src/services/SignInLimits.ts"
 import { StartupLayer } from "../../src/layers/Startup.ts"
 
 /** Roles belong to the whole cluster: every file of a run gives them the same passwords. */
@@ -107,11 +108,22 @@ const signingKeys = JSON.stringify({
   ]
 })
 
+/** The suite signs in, and fails to, far more often than people do. Tests of the limits give their own. */
+const generous: SignInBudgets = {
+  pair: { limit: 100_000, windowSeconds: 60 },
+  address: { limit: 100_000, windowSeconds: 60 },
+  account: { limit: 100_000, windowSeconds: 60 },
+  tenant: { limit: 100_000, windowSeconds: 60 },
+  sharedAddressFactor: 1,
+  credentials: { limit: 100_000, windowSeconds: 60 }
+}
+const budgetsOf = (budgets: SignInBudgets = generous) => Layer.succeed(SignInBudgets, budgets)
+
 /** A running server, by its address. */
 export class TestServer extends Context.Service<TestServer, { readonly url: string }>()("test/TestServer") {}
 
 /** One more instance of the platform, over a real socket, on the file's database. */
-export const startServer = (env?: Readonly<Record<string, string>>) =>
+export const startServer = (env?: Readonly<Record<string, string>>, budgets?: SignInBudgets) =>
   Effect.gen(function* () {
     const ready = yield* Deferred.make<string>()
     const announcer = Layer.succeed(Announcer, (line: string) => {
@@ -122,7 +134,7 @@ export const startServer = (env?: Readonly<Record<string, string>>) =>
     })
     yield* Layer.build(
       Layer.fresh(ServerLayer).pipe(
-        Layer.provide(Layer.mergeAll(settingsOf(env), announcer, NodeServices.layer))
+        Layer.provide(Layer.mergeAll(settingsOf(env), announcer, NodeServices.layer, budgetsOf(budgets)))
       )
     )
     return { url: yield* Deferred.await(ready) }
@@ -134,6 +146,7 @@ export const TestPlatform = StartupLayer.pipe(
   Layer.provideMerge(Installation.layer),
   Layer.provideMerge(Layer.succeed(Announcer, () => Effect.void)),
   Layer.provideMerge(settingsOf()),
+  Layer.provide(budgetsOf()),
   Layer.provide(NodeServices.layer),
   Layer.provideMerge(TestDatabase.layer)
 )

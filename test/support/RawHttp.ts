@@ -44,11 +44,13 @@ export const credentialsOf = (
   "API key as Bearer": { authorization: `Bearer ${Redacted.value(tenant.apiKey)}` }
 })
 
-/** An answer without what is new in every answer: its date, and the id of the request. */
+const newEachTime: ReadonlySet<string> = new Set(["date", "x-request-id", "ratelimit"])
+
+/** An answer without what is new in every answer: its date, the id of the request, and what is left of the limits. */
 export const comparable = ({ headers, status, text }: Answer): string => {
   const requestId = headers["x-request-id"] ?? ""
   const kept = Object.entries(headers)
-    .filter(([name]) => name !== "date" && name !== "x-request-id")
+    .filter(([name]) => !newEachTime.has(name))
     .toSorted()
   return JSON.stringify({ status, headers: kept, text: text.replaceAll(requestId, "<request id>") })
 }
