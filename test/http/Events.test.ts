@@ -1,11 +1,11 @@
 import { assert, layer } from "@effect/vitest"
 import { Clock, Effect, Fiber, Redacted, Scope, Stream, Exit } from "effect"
-import { HttpClient, HttpClientRequest } from "effect/http"
 import { EventId, EventType, StreamName } from "../../src/domain/Event.ts"
 import { subscribe } from "../../src/http/Client.ts"
 import { eventually } from "../support/Eventually.ts"
 import { code, member, send, sendJson } from "../support/Http.ts"
 import { onRealClock, startServer, TestApp, TestDatabase, TestServer } from "../support/Platform.ts"
+import { headersOf, open } from "../support/EventStreams.ts"
 import { operator, provisionTenant } from "../support/Tenants.ts"
 import type { TestTenant } from "../support/Tenants.ts"
 
@@ -13,38 +13,6 @@ const tickets = StreamName.make("tickets")
 const params = { stream: tickets }
 const created = EventType.make("ticket.created")
 const beginning = EventId.make("0-0")
-
-const headersOf = (tenant: TestTenant) => ({ "x-api-key": Redacted.value(tenant.apiKey) })
-
-/** An open subscription: its head, and what it has said until now. */
-const open = Effect.fnUntraced(function* (
-  tenant: TestTenant,
-  headers: Record<string, string> = {},
-  stream = "tickets"
-) {
-  const { url } = yield* TestServer
-  const request = HttpClientRequest.get(`${url}/api/v1/events/${stream}`, {
-    headers: { ...headersOf(tenant), ...headers }
-  })
-  const response = yield* HttpClient.execute(request)
-  let text = ""
-  const reading = yield* response.stream.pipe(
-    Stream.decodeText,
-    Stream.runForEach((part) => Effect.sync(() => (text += part))),
-    Effect.forkScoped
-  )
-  return {
-    response,
-    said: Effect.sync(() => text),
-    until: (part: string) =>
-      eventually(
-        `the stream says ${part}`,
-        Effect.sync(() => text),
-        (said) => said.includes(part)
-      ),
-    ended: Fiber.await(reading)
-  }
-})
 
 const publish = (tenant: TestTenant, data: number) =>
   tenant.asService.events.publish({ params, payload: { type: created, data } })
