@@ -1,5 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Clock, Effect, Fiber, Redacted, Scope, Stream, Exit } from "effect"
+import { connect } from "node:net"
 import { EventId, EventType, StreamName } from "../../src/domain/Event.ts"
 import { makeClient, subscribe } from "../../src/http/Client.ts"
 import { eventually } from "../support/Eventually.ts"
@@ -214,6 +215,31 @@ layer(TestApp, onRealClock)("events over HTTP", (it) => {
       assert.strictEqual(yield* metric("events_published_total"), before + 1)
       yield* Scope.close(scope, Exit.void)
       yield* eventually("it is let go", metric("events_open_streams"), (open) => open === 0)
+    })
+  )
+
+  it.effect("are cut off where a reader neither reads nor leaves", () =>
+    Effect.gen(function* () {
+      const acme = yield* provisionTenant("acme")
+      const { url } = yield* TestServer
+      const { hostname, port } = new URL(url)
+      const socket = yield* Effect.acquireRelease(
+        Effect.sync(() => connect({ host: hostname, port: Number(port) }).pause()),
+        (socket) => Effect.sync(() => socket.destroy())
+      )
+      socket.on("error", () => undefined)
+      const { "x-api-key": key } = headersOf(acme)
+      socket.write(`GET /api/v1/events/tickets HTTP/1.1\r\nHost: x\r\nX-API-Key: ${key}\r\n\r\n`)
+      yield* eventually("it is open", metric("events_open_streams"), (open) => open === 1)
+      const data = "x".repeat(900_000)
+      const more = acme.asService.events.publish({ params, payload: { type: created, data } })
+      const gone = yield* eventually(
+        "it is dropped",
+        Effect.andThen(more, metric("events_dropped_readers_total")),
+        (dropped) => dropped > 0
+      )
+      assert.isAbove(gone, 0)
+      yield* eventually("it is cut off", metric("events_open_streams"), (open) => open === 0)
     })
   )
 
