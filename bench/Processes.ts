@@ -47,7 +47,10 @@ export const run = Effect.fn("run")(function* (program: string, args: ReadonlyAr
 }, Effect.scoped)
 
 /** Starts a server and waits until it says where it listens. It stops when the scope closes. */
-export const serve = Effect.fn("serve")(function* (program: string, env: Readonly<Record<string, string>>) {
+export const serve = (program: string, env: Readonly<Record<string, string>>) =>
+  Effect.map(launch(program, env), ({ url }) => url)
+
+const launch = Effect.fn("launch")(function* (program: string, env: Readonly<Record<string, string>>) {
   const handle = yield* start(program, [], env)
   const ready = yield* Deferred.make<URL, BenchFailed>()
   const said: Array<string> = []
@@ -68,18 +71,19 @@ export const serve = Effect.fn("serve")(function* (program: string, env: Readonl
     ),
     Effect.forkScoped
   )
-  return yield* Deferred.await(ready).pipe(
+  const url = yield* Deferred.await(ready).pipe(
     Effect.timeoutOrElse({
       duration: READY_WITHIN,
       orElse: () =>
         Effect.fail(new BenchFailed({ message: `${program} did not get ready:\n${said.join("\n")}` }))
     })
   )
+  return { url, pid: Number(handle.pid) }
 })
 
-/** The platform on a data directory, with Postgres and Redis of its own there. */
-export const servePlatform = (dataDir: string, env: Readonly<Record<string, string>> = {}) =>
-  serve(programs.server, {
+/** The platform on a data directory, with Postgres and Redis of its own there; and its process. */
+export const launchPlatform = (dataDir: string, env: Readonly<Record<string, string>> = {}) =>
+  launch(programs.server, {
     ENVIRONMENT: "testing",
     HOST: "127.0.0.1",
     PORT: "0",
@@ -87,6 +91,9 @@ export const servePlatform = (dataDir: string, env: Readonly<Record<string, stri
     LOG_LEVEL: "warning",
     ...env
   })
+
+export const servePlatform = (dataDir: string, env?: Readonly<Record<string, string>>) =>
+  Effect.map(launchPlatform(dataDir, env), ({ url }) => url)
 
 /** A folder for one run, removed with the scope. */
 export const temporaryFolder = Effect.gen(function* () {

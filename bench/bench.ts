@@ -2,6 +2,7 @@
 import { NodeHttpClient, NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Effect, Layer, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import { events } from "./Events.ts"
 import { provision } from "./Provision.ts"
 import { read } from "./Read.ts"
 import { start } from "./Start.ts"
@@ -30,6 +31,15 @@ const bench = Command.make("bench").pipe(
     ).pipe(
       Command.withDescription("Requests/s of a tenant's read, beside fastify + node-postgres on one Postgres")
     ),
+    Command.make(
+      "events",
+      {
+        streams: count("streams", "Event streams to hold open, spread over 100 tenants", 1000),
+        seconds: count("seconds", "Seconds to publish for", 20),
+        rate: count("rate", "Events to publish each second", 100)
+      },
+      (options) => Effect.scoped(events(options))
+    ).pipe(Command.withDescription("Memory of an open event stream, and time from publishing to receiving")),
     Command.make("provision", { samples: count("samples", "Tenants to provision", 30) }, (options) =>
       Effect.scoped(provision(options))
     ).pipe(Command.withDescription("How long it takes to provision a tenant")),

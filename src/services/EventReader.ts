@@ -20,6 +20,9 @@ const HEARTBEAT = Duration.seconds(15)
 /** What one answer of Redis holds of each stream, at the most: the rest is in the next. */
 const EVENTS_PER_READ = 16
 
+/** Whatever becomes of a connection, no read is waited for longer. */
+const READ_WITHIN = Duration.seconds(4)
+
 /** How long Redis lets a read wait. Within `Redis`' patience with a silent peer. */
 const BLOCK_MILLIS = 1_000
 
@@ -272,7 +275,7 @@ export class EventReader extends Context.Service<
                 wokenAt,
                 ...streams.map(({ cursor }) => cursor)
               )
-            )
+            ).pipe(Effect.timeout(READ_WITHIN))
             for (const [key, entries] of reply ?? []) {
               if (key === wakeKey) wokenAt = entries.at(-1)?.[0] ?? wokenAt
               else dispatch(key, entries)

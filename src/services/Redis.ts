@@ -99,7 +99,13 @@ export class Redis extends Context.Service<
             : Effect.acquireRelease(
                 Effect.sync(() => {
                   const { commandTimeout: _, ...rest } = options
-                  const client = new Client(url, { ...rest, socketTimeout: SILENT_MILLIS })
+                  // Without a time limit, a command that is pending when the connection ends has to fail there and then: with
+                  // a retry to come, and nothing sent again, it would be pending for ever.
+                  const client = new Client(url, {
+                    ...rest,
+                    socketTimeout: SILENT_MILLIS,
+                    maxRetriesPerRequest: 0
+                  })
                   client.on("error", () => undefined)
                   // A first connection that fails is tried again, as every later one is.
                   client.connect().catch(() => undefined)

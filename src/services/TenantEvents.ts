@@ -1,5 +1,6 @@
 import { Array as Arr, Cause, Context, Data, Duration, Effect, Layer, Metric, Option, Schedule } from "effect"
 import { Scope, Stream } from "effect"
+import type { Pull } from "effect"
 import { BEGINNING, compareEventIds, EventId } from "../domain/Event.ts"
 import type { ClosedCode, NewEvent, StoredEvent, StreamName } from "../domain/Event.ts"
 import type { DependencyUnavailable, RateLimited } from "../domain/Problems.ts"
@@ -218,11 +219,11 @@ const follow = Effect.fnUntraced(function* (source: Source, after: EventId | und
     return reset
   })
 
-  return Effect.gen(function* () {
-    while (!over) {
-      const happenings = yield* step
-      if (Arr.isReadonlyArrayNonEmpty(happenings)) return happenings
-    }
-    return yield* Cause.done()
+  return Effect.suspend(function next(): Pull.Pull<Arr.NonEmptyReadonlyArray<Happening>> {
+    return over
+      ? Cause.done()
+      : Effect.flatMap(step, (happenings) =>
+          Arr.isReadonlyArrayNonEmpty(happenings) ? Effect.succeed(happenings) : Effect.suspend(next)
+        )
   })
 })

@@ -71,7 +71,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   })),
   "state.put": [{ own: { method: "PUT", path: "/api/v1/state/mood", body: { value: "mine" } } }],
   "state.get": [{ names: ({ stateKey }) => ({ method: "GET", path: `/api/v1/state/${stateKey}` }) }],
-  "state.remove": [{ names: ({ stateKey }) => ({ method: "DELETE", path: `/api/v1/state/${stateKey}` }) }]
+  "state.remove": [{ names: ({ stateKey }) => ({ method: "DELETE", path: `/api/v1/state/${stateKey}` }) }],
+  "events.publish": [
+    { own: { method: "POST", path: "/api/v1/events/tickets", body: { type: "mine", data: "mine" } } }
+  ],
+  // An answer without an end: the head is enough here, and Events.test.ts reads on.
+  "events.subscribe": [
+    { own: { method: "HEAD", path: "/api/v1/events/tickets", headers: { "last-event-id": "0-0" } } }
+  ]
 }
 
 /** Signing in, the public keys and health: what anybody may ask. A new one has to be put here on purpose. */
