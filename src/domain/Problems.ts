@@ -94,6 +94,13 @@ export class PayloadTooLarge extends HttpApiError.Problem<PayloadTooLarge>()(
   members("PayloadTooLarge")
 ) {}
 
+/** 414: the path and query are longer than the server takes. */
+export class UriTooLong extends HttpApiError.Problem<UriTooLong>()(
+  "UriTooLong",
+  { type: type("uri-too-long"), status: 414, title: "The URL is too long" },
+  members("UriTooLong")
+) {}
+
 /** 415: the body is of a content type that the endpoint does not take. */
 export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaType>()(
   "UnsupportedMediaType",
@@ -148,6 +155,7 @@ export type Problem =
   | Conflict
   | PreconditionFailed
   | PayloadTooLarge
+  | UriTooLong
   | UnsupportedMediaType
   | HeadersTooLarge
   | InvalidRequest
