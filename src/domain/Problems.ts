@@ -66,6 +66,13 @@ export class MethodNotAllowed extends HttpApiError.Problem<MethodNotAllowed>()(
   members("MethodNotAllowed")
 ) {}
 
+/** 406: `Accept` excludes every media type that the endpoint answers with. */
+export class NotAcceptable extends HttpApiError.Problem<NotAcceptable>()(
+  "NotAcceptable",
+  { type: type("not-acceptable"), status: 406, title: "No acceptable content type" },
+  members("NotAcceptable")
+) {}
+
 /** 408: the request took longer to arrive, or to answer, than the server waits. */
 export class RequestTimeout extends HttpApiError.Problem<RequestTimeout>()(
   "RequestTimeout",
@@ -151,6 +158,7 @@ export type Problem =
   | TenantSuspended
   | NotFound
   | MethodNotAllowed
+  | NotAcceptable
   | RequestTimeout
   | Conflict
   | PreconditionFailed
