@@ -39,11 +39,13 @@ const withApiKey = (path: string, operation: Json): Json =>
     ? { ...operation, security: [...operation["security"], { apiKey: [] }] }
     : operation
 
-/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, and examples. */
+/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, a server, and examples. */
 export const completeDocument = (document: Json): Record<string, unknown> => {
   const components = objectAt(document, "components")
   return {
     ...document,
+    // Wherever it is read: an installation has the address that its operator gives it.
+    servers: [{ url: "/", description: "This installation" }],
     components: {
       ...components,
       securitySchemes: {
