@@ -66,6 +66,13 @@ export class MethodNotAllowed extends HttpApiError.Problem<MethodNotAllowed>()(
   members("MethodNotAllowed")
 ) {}
 
+/** 406: `Accept` excludes every media type that the endpoint answers with. */
+export class NotAcceptable extends HttpApiError.Problem<NotAcceptable>()(
+  "NotAcceptable",
+  { type: type("not-acceptable"), status: 406, title: "No acceptable content type" },
+  members("NotAcceptable")
+) {}
+
 /** 408: the request took longer to arrive, or to answer, than the server waits. */
 export class RequestTimeout extends HttpApiError.Problem<RequestTimeout>()(
   "RequestTimeout",
@@ -92,6 +99,13 @@ export class PayloadTooLarge extends HttpApiError.Problem<PayloadTooLarge>()(
   "PayloadTooLarge",
   { type: type("payload-too-large"), status: 413, title: "The body is too large" },
   members("PayloadTooLarge")
+) {}
+
+/** 414: the path and query are longer than the server takes. */
+export class UriTooLong extends HttpApiError.Problem<UriTooLong>()(
+  "UriTooLong",
+  { type: type("uri-too-long"), status: 414, title: "The URL is too long" },
+  members("UriTooLong")
 ) {}
 
 /** 415: the body is of a content type that the endpoint does not take. */
@@ -162,10 +176,12 @@ export type Problem =
   | TenantSuspended
   | NotFound
   | MethodNotAllowed
+  | NotAcceptable
   | RequestTimeout
   | Conflict
   | PreconditionFailed
   | PayloadTooLarge
+  | UriTooLong
   | UnsupportedMediaType
   | IdempotencyKeyReused
   | RateLimited

@@ -1,23 +1,19 @@
 import { Context, Effect } from "effect"
-import { HttpEffect, HttpServerResponse } from "effect/http"
-import type { HttpServerRequest } from "effect/http"
 
-/** Collects the headers that a handler puts on its answer, for whoever keeps the answer. */
-export const AnswerHeaders = Context.Reference<Map<string, string> | undefined>(
+/**
+ * Headers that a handler wants on its answer, which its value has no place for. The face makes an empty one for
+ * each request and reads it when the answer is made: filled in place, because what a handler provides to itself
+ * is gone by then, and effect's handlers before the response would hide the headers from the face.
+ */
+export const AnswerHeaders = Context.Reference<{ value: Readonly<Record<string, string>> | undefined }>(
   "agent-army/http/AnswerHeaders",
-  {
-    defaultValue: () => undefined
-  }
+  { defaultValue: () => ({ value: undefined }) }
 )
 
-/** Puts a header that belongs to the answer itself (unlike the request's id, or its limits) on the current request's. */
-export const answerWithHeader = (
-  name: string,
-  value: string
-): Effect.Effect<void, never, HttpServerRequest.HttpServerRequest> =>
-  Effect.flatMap(AnswerHeaders, (collected) => {
-    collected?.set(name, value)
-    return HttpEffect.appendPreResponseHandler((_request, response) =>
-      Effect.succeed(HttpServerResponse.setHeader(response, name, value))
-    )
+/** Adds headers, in lower case, to the answer of the current request, if it succeeds. */
+export const answerWith = (headers: Readonly<Record<string, string>>): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const slot = fiber.getRef(AnswerHeaders)
+    slot.value = { ...slot.value, ...headers }
+    return Effect.void
   })

@@ -31,7 +31,7 @@ export class Api extends HttpApi.make("agent-army")
       title: "agent-army",
       version: manifest.version,
       description: "The platform that companies run their AI agents on, each as a tenant of its own.",
-      license: { name: "MIT" },
+      license: { name: "MIT", url: "https://spdx.org/licenses/MIT.html" },
       transform: completeDocument
     })
   ) {}

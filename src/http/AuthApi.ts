@@ -56,7 +56,7 @@ export class SignInApi extends HttpApiGroup.make("signIn")
     }).annotateMerge(OpenApi.annotations({ summary: "Sign in with e-mail and password" }))
   )
   .prefix("/api/v1/auth")
-  .annotateMerge(OpenApi.annotations({ title: "Sign in" })) {}
+  .annotateMerge(OpenApi.annotations({ title: "Sign in", description: "From a password to tokens" })) {}
 
 export class AuthApi extends HttpApiGroup.make("auth")
   .add(
@@ -91,4 +91,6 @@ export class AuthApi extends HttpApiGroup.make("auth")
   .middleware(TenantScope)
   .middleware(RateLimit)
   .middleware(Authentication)
-  .annotateMerge(OpenApi.annotations({ title: "Account" })) {}
+  .annotateMerge(
+    OpenApi.annotations({ title: "Account", description: "Who is signed in, and their API keys" })
+  ) {}

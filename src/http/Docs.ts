@@ -5,6 +5,8 @@ import type { HttpApi, HttpApiGroup } from "effect/http-api"
 import { createHash } from "node:crypto"
 import { promisify } from "node:util"
 import { gzip } from "node:zlib"
+import { encodedETag } from "./ETag.ts"
+import { preferredEncoding } from "./Negotiation.ts"
 
 /**
  * Scripts and data from this server alone, and no inline script. Styles are inline: the page's library writes
@@ -81,24 +83,17 @@ const makeAsset = (text: string, contentType: string): Effect.Effect<Asset> =>
     }
   })
 
-/** Whether gzip is accepted (RFC 9110, 12.5.3); a weight of zero refuses it. */
-const acceptsGzip = (header: string | undefined) =>
-  /(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))[\d.]+\s*)?(?:,|$)/i.test(header ?? "")
-
-/** Answers with the asset, or with 304 to whoever has it (RFC 9110, 13.1.2). */
+/** Answers with the asset; the face has the 304 for whoever has it already. */
 const serve = (asset: Asset, cacheControl: string, headers?: Record<string, string>) =>
   Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
-    const zipped = acceptsGzip(request.headers["accept-encoding"])
-    // Each encoding is a representation of its own, hence the different tag.
-    const etag = `"${asset.etag}${zipped ? "-gzip" : ""}"`
-    const common = { etag, vary: "Accept-Encoding", "cache-control": cacheControl, ...headers }
-    const known = (request.headers["if-none-match"] ?? "").split(",")
-    if (known.some((tag) => tag.trim().replace(/^W\//, "") === etag)) {
-      return HttpServerResponse.empty({ status: 304, headers: common })
-    }
+    const zipped = preferredEncoding(request.headers["accept-encoding"], ["gzip"]) !== undefined
+    const etag = `"${asset.etag}"`
+    const common = { vary: "Accept-Encoding", "cache-control": cacheControl, ...headers }
     return HttpServerResponse.uint8Array(zipped ? asset.gzipped : asset.plain, {
       contentType: asset.contentType,
-      headers: zipped ? { ...common, "content-encoding": "gzip" } : common
+      headers: zipped
+        ? { ...common, etag: encodedETag(etag, "gzip"), "content-encoding": "gzip" }
+        : { ...common, etag }
     })
   })
 

@@ -57,11 +57,13 @@ const withIdempotencyKey = (operation: Json): Json => {
   return { ...operation, parameters: [...parameters, idempotencyKey] }
 }
 
-/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, and examples. */
+/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, a server, and examples. */
 export const completeDocument = (document: Json): Record<string, unknown> => {
   const components = objectAt(document, "components")
   return {
     ...document,
+    // Wherever it is read: an installation has the address that its operator gives it.
+    servers: [{ url: "/", description: "This installation" }],
     components: {
       ...components,
       securitySchemes: {

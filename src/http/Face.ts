@@ -5,6 +5,7 @@ import {
   Headers,
   HttpIncomingMessage,
   HttpMiddleware,
+  HttpPlatform,
   HttpRouter,
   HttpServerError,
   HttpServerRequest,
@@ -18,9 +19,13 @@ import {
   NotFound,
   PayloadTooLarge,
   RequestTimeout,
-  UnsupportedMediaType
+  UnsupportedMediaType,
+  UriTooLong
 } from "../domain/Problems.ts"
 import { RequestId } from "../domain/RequestId.ts"
+import { AnswerHeaders } from "./AnswerHeaders.ts"
+import { compress } from "./Compression.ts"
+import { namesETag } from "./ETag.ts"
 import { HttpMetrics, UNMATCHED } from "./HttpMetrics.ts"
 import { problemOf, toResponse } from "./ProblemResponse.ts"
 import { guardBody } from "./RequestBody.ts"
@@ -29,6 +34,9 @@ import * as RouteTable from "./RouteTable.ts"
 
 /** The largest body an endpoint takes that asks for nothing else. */
 const MAX_BODY_SIZE = ByteSize.mebibytes(1)
+
+/** RFC 9112, 3 asks for 8,000 octets at least. Node itself takes twice as much for everything in the head. */
+const MAX_URL_LENGTH = 8192
 
 /** How long a request may take from its first byte to the head of its answer. */
 const REQUEST_TIMEOUT = Duration.seconds(30)
@@ -138,11 +146,41 @@ const refusal = (request: HttpServerRequest.HttpServerRequest, maxBodyBytes: num
   if (request.url.includes("%00")) {
     return new InvalidRequest({ detail: "The URL has a NUL byte" })
   }
+  if (request.url.length > MAX_URL_LENGTH) {
+    return new UriTooLong({ detail: `A URL has ${MAX_URL_LENGTH} characters at most` })
+  }
+  const encoding = request.headers["content-encoding"]
+  if (encoding !== undefined && encoding.trim().toLowerCase() !== "identity") {
+    // Unpacked, a small body could be any size.
+    return new UnsupportedMediaType({ detail: "A body is sent without a content encoding" })
+  }
   return Number(request.headers["content-length"] ?? 0) > maxBodyBytes ? new PayloadTooLarge() : undefined
 }
 
 const isPreflight = (request: HttpServerRequest.HttpServerRequest) =>
   request.headers["origin"] !== undefined && request.headers["access-control-request-method"] !== undefined
+
+/**
+ * 304 for a read of what the caller says it has (RFC 9110, 13.1.2 and 15.4.5); `undefined` for everything else. With
+ * the headers of the 200 that it stands for, save those of a body.
+ */
+const notModified = (
+  request: HttpServerRequest.HttpServerRequest,
+  response: HttpServerResponse.HttpServerResponse
+) => {
+  const known = request.headers["if-none-match"]
+  const etag = response.headers["etag"]
+  if (known === undefined || etag === undefined || response.status !== 200) return undefined
+  if (request.method !== "GET" && request.method !== "HEAD") return undefined
+  if (!namesETag(known, etag)) return undefined
+  const {
+    "content-type": _type,
+    "content-length": _length,
+    "content-encoding": _encoding,
+    ...headers
+  } = response.headers
+  return HttpServerResponse.empty({ status: 304, headers })
+}
 
 /** What a stream meets after its head is sent can only be logged: the connection is cut, never ended cleanly. */
 const watchStream = (
@@ -182,6 +220,7 @@ const layer = (options: FaceOptions) =>
     Effect.gen(function* () {
       const router = yield* HttpRouter.HttpRouter
       const metrics = yield* HttpMetrics
+      const { compression } = yield* HttpPlatform.HttpPlatform
       const context = yield* Effect.context<never>()
 
       const describe = (method: string, template: string): Route => {
@@ -190,7 +229,7 @@ const layer = (options: FaceOptions) =>
       }
       const table = RouteTable.make(yield* HttpRouter.RouterConfig, describe)
 
-      yield* router.addGlobalMiddleware(makeFace(table, metrics, options))
+      yield* router.addGlobalMiddleware(makeFace(table, metrics, compression, options))
       return RouteTable.recording(router, table)
     })
   )
@@ -210,6 +249,7 @@ const describeRoute = (template: string, options: FaceOptions): Route => {
 const makeFace = (
   table: RouteTable.RouteTable<Route>,
   metrics: HttpMetrics["Service"],
+  compression: HttpPlatform.Compression,
   options: FaceOptions
 ) => {
   const origins = new Set(options.allowedOrigins)
@@ -241,7 +281,9 @@ const makeFace = (
 
       const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
       if (span?._tag === "Span") span.attribute("request_id", id)
+      const answerHeaders: typeof AnswerHeaders.Service = { value: undefined }
       const own = Context.make(RequestId, id).pipe(
+        Context.add(AnswerHeaders, answerHeaders),
         Context.add(References.CurrentLogAnnotations, {
           ...fiber.getRef(References.CurrentLogAnnotations),
           request_id: id
@@ -274,20 +316,28 @@ const makeFace = (
           : refuse(new MethodNotAllowed(), allow)
       }
 
+      const report = (response: HttpServerResponse.HttpServerResponse) => {
+        const seconds = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e9
+        const observed = metrics.observe(request.method, template, response.status, seconds)
+        const reported = logged
+          ? Effect.andThen(observed, logAccess(request.method, template, response.status, seconds))
+          : observed
+        return Effect.as(reported, response)
+      }
+
       const finish = (response: HttpServerResponse.HttpServerResponse) => {
         const problem = problemOfResponse(response)
         const plain = problem === undefined ? watchStream(response, own) : toResponse(problem, id)
-        const seconds = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e9
         const done = HttpServerResponse.setHeaders(plain, {
           ...baseHeaders,
           ...plain.headers,
+          ...(plain.status < 400 ? answerHeaders.value : undefined),
           "x-request-id": id
         })
-        const observed = metrics.observe(request.method, template, done.status, seconds)
-        const reported = logged
-          ? Effect.andThen(observed, logAccess(request.method, template, done.status, seconds))
-          : observed
-        return Effect.as(reported, done)
+        const unchanged = notModified(request, done)
+        if (unchanged !== undefined) return report(unchanged)
+        const compressed = compress(compression, request, done)
+        return compressed === undefined ? report(done) : Effect.flatMap(compressed, report)
       }
 
       // effect's CORS takes every OPTIONS for a preflight.

@@ -36,7 +36,7 @@ const textOf = ({ body }: HttpServerResponse.HttpServerResponse): string | undef
 
 /** An answer to keep. The body of a problem without its request's id: whoever asks again is another request. */
 const keep =
-  (headers: ReadonlyMap<string, string>) =>
+  (headers: Readonly<Record<string, string>> | undefined) =>
   (exit: Exit.Exit<HttpServerResponse.HttpServerResponse, unknown>): KeptAnswer | undefined => {
     const response = Exit.match(exit, {
       onSuccess: (response) => (response.status < 300 ? response : undefined),
@@ -56,7 +56,7 @@ const keep =
       status: response.status,
       headers: {
         ...response.headers,
-        ...Object.fromEntries(headers),
+        ...headers,
         ...(contentType === undefined ? {} : { "content-type": contentType })
       },
       body
@@ -99,7 +99,7 @@ const respond = Effect.fnUntraced(function* <E, E2, R, R2>(
         })
     )
   )
-  const headers = new Map<string, string>()
+  const headers = yield* AnswerHeaders
   const done = yield* once(
     {
       principal: idOf(principal),
@@ -108,8 +108,8 @@ const respond = Effect.fnUntraced(function* <E, E2, R, R2>(
       key,
       body: yield* Effect.orDie(request.text)
     },
-    Effect.provideService(httpEffect, AnswerHeaders, headers),
-    keep(headers)
+    httpEffect,
+    (exit) => keep(headers.value)(exit)
   ).pipe(
     Effect.tapError((error) =>
       isProblem(error) && error.status === 409 ? announce(RETRY_AFTER) : Effect.void

@@ -9,4 +9,6 @@ export class KeysApi extends HttpApiGroup.make("keys")
       success: Schema.Struct({ keys: Schema.Array(PublicKey) })
     }).annotateMerge(OpenApi.annotations({ summary: "The public keys of access tokens" }))
   )
-  .annotateMerge(OpenApi.annotations({ title: "Keys" })) {}
+  .annotateMerge(
+    OpenApi.annotations({ title: "Keys", description: "What access tokens are checked with" })
+  ) {}

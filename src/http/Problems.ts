@@ -3,9 +3,11 @@ import {
   DependencyUnavailable,
   InternalError,
   InvalidRequest,
+  NotAcceptable,
   PayloadTooLarge,
   RequestTimeout,
-  UnsupportedMediaType
+  UnsupportedMediaType,
+  UriTooLong
 } from "../domain/Problems.ts"
 
 /**
@@ -15,8 +17,10 @@ import {
 export class Problems extends HttpApiMiddleware.Service<Problems>()("agent-army/http/Problems", {
   error: [
     InvalidRequest,
+    NotAcceptable,
     RequestTimeout,
     PayloadTooLarge,
+    UriTooLong,
     UnsupportedMediaType,
     InternalError,
     DependencyUnavailable

@@ -4,6 +4,7 @@ import { pageRequest } from "../domain/Page.ts"
 import { Provisioning } from "../services/Provisioning.ts"
 import { Tenants } from "../services/Tenants.ts"
 import { Api } from "./Api.ts"
+import { withDigest } from "./ETag.ts"
 import { ProvisionedTenant } from "./TenantsApi.ts"
 
 export const TenantsHandlers = HttpApiBuilder.group(
@@ -33,8 +34,8 @@ export const TenantsHandlers = HttpApiBuilder.group(
                 }
         })
       }),
-      list: ({ query }) => tenants.list(pageRequest(query)),
-      get: ({ params }) => tenants.get(params.tenant),
+      list: ({ query }) => withDigest(tenants.list(pageRequest(query))),
+      get: ({ params }) => withDigest(tenants.get(params.tenant)),
       update: ({ params, payload }) => tenants.update(params.tenant, payload),
       suspend: ({ params }) => tenants.suspend(params.tenant),
       activate: ({ params }) => tenants.activate(params.tenant)
