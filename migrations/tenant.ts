@@ -2,11 +2,13 @@ import type { MigratingTenant } from "../src/services/MigratingTenant.ts"
 import type { Migration } from "../src/services/Migrations.ts"
 import accounts from "./tenant/0001_accounts.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
+import sessions from "./tenant/0004_sessions.ts"
 import records from "./tenant/0002_records.ts"
 
 /** A tenant's migrations, in order. A number is never used twice, and what has run is never changed. */
 export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 1, name: "accounts", up: accounts },
   { id: 2, name: "records", up: records },
-  { id: 3, name: "audit_log", up: auditLog }
+  { id: 3, name: "audit_log", up: auditLog },
+  { id: 4, name: "sessions", up: sessions }
 ]

@@ -6,10 +6,19 @@ import { Forbidden } from "../domain/Problems.ts"
 import { Me } from "../domain/User.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { Sessions } from "../services/Sessions.ts"
+import type { TokenPair } from "../services/Sessions.ts"
 import { TenantContext } from "../services/TenantContext.ts"
 import { Users } from "../services/Users.ts"
 import { Api } from "./Api.ts"
 import { NewApiKey, TokenResponse } from "./AuthApi.ts"
+
+const tokenResponse = (pair: TokenPair) =>
+  new TokenResponse({
+    access_token: Redacted.value(pair.accessToken),
+    refresh_token: Redacted.value(pair.refreshToken),
+    token_type: "bearer",
+    expires_in: Math.floor(Duration.toSeconds(pair.expiresIn))
+  })
 
 export const SignInHandlers = HttpApiBuilder.group(
   Api,
@@ -17,19 +26,14 @@ export const SignInHandlers = HttpApiBuilder.group(
   Effect.fn(function* (handlers) {
     const sessions = yield* Sessions
     return handlers.handleAll({
-      login: Effect.fnUntraced(function* ({ headers, payload }) {
-        const pair = yield* sessions.signIn({
-          tenant: headers["x-tenant-id"],
-          email: payload.email,
-          password: payload.password
-        })
-        return new TokenResponse({
-          access_token: Redacted.value(pair.accessToken),
-          refresh_token: Redacted.value(pair.refreshToken),
-          token_type: "bearer",
-          expires_in: Math.floor(Duration.toSeconds(pair.expiresIn))
-        })
-      })
+      login: ({ headers, payload }) =>
+        sessions
+          .signIn({ tenant: headers["x-tenant-id"], email: payload.email, password: payload.password })
+          .pipe(Effect.map(tokenResponse)),
+      refresh: ({ headers, payload }) =>
+        sessions
+          .refresh({ refreshToken: payload.refresh_token, tenant: headers["x-tenant-id"] })
+          .pipe(Effect.map(tokenResponse))
     })
   })
 )
@@ -46,11 +50,21 @@ export const AuthHandlers = HttpApiBuilder.group(
   Effect.fn(function* (handlers) {
     const users = yield* Users
     const apiKeys = yield* ApiKeys
+    const sessions = yield* Sessions
     return handlers.handleAll({
       me: Effect.fnUntraced(function* () {
         const principal = yield* currentUser
         const user = yield* users.get(principal.userId)
         return new Me({ ...user, tenant_id: principal.tenantId, tenant_slug: principal.tenantSlug })
+      }),
+      logout: Effect.fnUntraced(function* () {
+        yield* sessions.end(yield* currentUser)
+      }),
+      changePassword: Effect.fnUntraced(function* ({ payload }) {
+        yield* sessions.changePassword(yield* currentUser, {
+          current: payload.current_password,
+          next: payload.new_password
+        })
       }),
       createApiKey: Effect.fnUntraced(function* ({ payload }) {
         const { apiKey, key } = yield* apiKeys.create(yield* currentUser, {

@@ -16,6 +16,7 @@ import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
 import { TenantScopeLayer } from "./TenantScopeLayer.ts"
 import { TenantsHandlers } from "./TenantsHandlers.ts"
+import { UsersHandlers } from "./UsersHandlers.ts"
 
 export interface RoutesOptions extends Face.FaceOptions {
   readonly environment: Environment
@@ -30,6 +31,7 @@ export const Routes = (options: RoutesOptions) => {
       TenantsHandlers,
       SignInHandlers,
       AuthHandlers,
+      UsersHandlers,
       RecordsHandlers,
       StateHandlers,
       AuditHandlers,
