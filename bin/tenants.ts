@@ -34,7 +34,10 @@ const printTenant = (tenant: Tenant) =>
 const checkPassword = (flag: string, password: string) =>
   Schema.decodeEffect(Schema.RedactedFromValue(NewPassword))(password).pipe(
     Effect.mapError(
-      () => new CliError.ValidationError({ message: `--${flag}: a password has 12 to 256 characters` })
+      () =>
+        new CliError.ValidationError({
+          message: `--${flag}: a password has 12 to 1024 characters, and is not a common one`
+        })
     )
   )
 

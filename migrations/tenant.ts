@@ -3,6 +3,7 @@ import type { Migration } from "../src/services/Migrations.ts"
 import accounts from "./tenant/0001_accounts.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
+import sessions from "./tenant/0004_sessions.ts"
 import records from "./tenant/0002_records.ts"
 
 /** A tenant's migrations, in order. A number is never used twice, and what has run is never changed. */
@@ -10,5 +11,6 @@ export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 1, name: "accounts", up: accounts },
   { id: 2, name: "records", up: records },
   { id: 3, name: "audit_log", up: auditLog },
+  { id: 4, name: "sessions", up: sessions },
   { id: 6, name: "idempotency", up: idempotency }
 ]

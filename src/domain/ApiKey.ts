@@ -25,7 +25,8 @@ export interface ParsedApiKey {
 
 const pattern = /^aa_(development|testing|staging|production)_([0-9a-f]{32})([0-9a-f]{32})_([A-Za-z0-9]{43})$/
 
-const uuidOf = (hex: string): string =>
+/** An id out of its 32 hex digits. */
+export const uuidOf = (hex: string): string =>
   `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 
 const decodeEnvironment = Schema.decodeUnknownOption(Environment)

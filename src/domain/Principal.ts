@@ -7,6 +7,9 @@ export type UserId = typeof UserId.Type
 export const ApiKeyId = Schema.String.check(Schema.isUUID()).pipe(Schema.brand("ApiKeyId"))
 export type ApiKeyId = typeof ApiKeyId.Type
 
+export const SessionId = Schema.String.check(Schema.isUUID()).pipe(Schema.brand("SessionId"))
+export type SessionId = typeof SessionId.Type
+
 export const Role = Schema.Literals(["admin", "member"])
 export type Role = typeof Role.Type
 
@@ -53,6 +56,10 @@ export const allows = (granted: ReadonlyArray<Scope>, required: Scope): boolean 
   const wildcard = `${required.slice(0, required.indexOf(":"))}:*`
   return granted.some((scope) => scope === required || scope === wildcard)
 }
+
+/** True when `granted` holds all that an admin may: what it takes to make an admin, or to change one. */
+export const mayMakeAdmins = (granted: ReadonlyArray<Scope>): boolean =>
+  scopesOfRole.admin.every((scope) => allows(granted, scope))
 
 /** A person of one tenant, signed in. */
 export class UserPrincipal extends Schema.TaggedClass<UserPrincipal>()("User", {

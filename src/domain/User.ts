@@ -1,4 +1,5 @@
 import { Schema } from "effect"
+import { whyRefused } from "./PasswordRule.ts"
 import { Role, UserId } from "./Principal.ts"
 import { TenantId, TenantSlug } from "./Tenant.ts"
 
@@ -10,10 +11,18 @@ export const Email = Schema.Trim.check(
   })
 )
 
-/** 12 characters at least (NIST SP 800-63B asks for 8), and few enough that hashing stays cheap. */
+/** What a person is called. */
+export const PersonName = Schema.Trim.check(
+  Schema.isMinLength(1),
+  Schema.isMaxLength(200),
+  Schema.isPattern(/^[^\p{Cc}\p{Cs}]*$/u, { message: "Expected text without control characters" })
+)
+
+/** 12 characters at least (NIST SP 800-63B asks for 8), none of the common ones, and few enough to hash cheaply. */
 export const NewPassword = Schema.String.check(
   Schema.isMinLength(12, { message: "Expected 12 characters or more" }),
-  Schema.isMaxLength(256, { message: "Expected 256 characters or fewer" })
+  Schema.isMaxLength(1024, { message: "Expected 1024 characters or fewer" }),
+  Schema.makeFilter((password: string) => whyRefused(password))
 )
 
 /** A user as stored, without the password's hash. */
@@ -22,6 +31,14 @@ export class User extends Schema.Class<User>("agent-army/domain/User")({
   email: Schema.String,
   name: Schema.NullOr(Schema.String),
   role: Role
+}) {}
+
+/** A user as an admin sees it. */
+export class Account extends Schema.Class<Account>("agent-army/domain/Account")({
+  ...User.fields,
+  is_active: Schema.Boolean,
+  created_at: Schema.DateTimeUtcFromString,
+  updated_at: Schema.DateTimeUtcFromString
 }) {}
 
 /** `GET /api/v1/auth/me`: a user, and the tenant that the credential speaks for. */
@@ -33,3 +50,10 @@ export class Me extends Schema.Class<Me>("agent-army/domain/Me")({
   tenant_id: TenantId,
   tenant_slug: TenantSlug
 }) {}
+
+/** What someone who guesses a user's password tries first. */
+export const namesOf = (slug: TenantSlug, email: string): ReadonlyArray<string> => [
+  slug,
+  email,
+  email.slice(0, email.lastIndexOf("@"))
+]

@@ -10,12 +10,14 @@ import { RecordsApi } from "./RecordsApi.ts"
 import { StateApi } from "./StateApi.ts"
 import { SystemApi } from "./SystemApi.ts"
 import { TenantsApi } from "./TenantsApi.ts"
+import { UsersApi } from "./UsersApi.ts"
 
 /** The whole contract, as data: the server, the OpenAPI document and the typed client are all made from it. */
 export class Api extends HttpApi.make("agent-army")
   .add(TenantsApi)
   .add(SignInApi)
   .add(AuthApi)
+  .add(UsersApi)
   .add(RecordsApi)
   .add(StateApi)
   .add(AuditApi)

@@ -4,14 +4,16 @@ import { ApiKey } from "../domain/ApiKey.ts"
 import { pageByIdQuery, pageSchema } from "../domain/Page.ts"
 import { ApiKeyId, Scope } from "../domain/Principal.ts"
 import {
+  CrossTenantAccess,
   Forbidden,
   InvalidCredentials,
   InvalidRequest,
   NotFound,
   RateLimited,
-  TenantSuspended
+  TenantSuspended,
+  Unauthenticated
 } from "../domain/Problems.ts"
-import { Me } from "../domain/User.ts"
+import { Me, NewPassword } from "../domain/User.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
 import { Idempotent } from "./Idempotent.ts"
@@ -40,7 +42,7 @@ export class NewApiKey extends Schema.Class<NewApiKey>("agent-army/http/NewApiKe
   created_at: Schema.DateTimeUtcFromString
 }) {}
 
-/** Signing in: the one thing in a tenant that needs no credential. */
+/** Signing in, and staying so: what in a tenant needs no credential. */
 export class SignInApi extends HttpApiGroup.make("signIn")
   .add(
     HttpApiEndpoint.post("login", "/login", {
@@ -53,7 +55,27 @@ export class SignInApi extends HttpApiGroup.make("signIn")
       }),
       success: TokenResponse,
       error: [InvalidCredentials, TenantSuspended, RateLimited]
-    }).annotateMerge(OpenApi.annotations({ summary: "Sign in with e-mail and password" }))
+    }).annotateMerge(OpenApi.annotations({ summary: "Sign in with e-mail and password" })),
+    HttpApiEndpoint.post("refresh", "/refresh", {
+      headers: {
+        "x-tenant-id": Schema.optionalKey(
+          Schema.String.annotate({
+            description: "The tenant's id or slug: needless, since the token names it"
+          })
+        )
+      },
+      payload: Schema.Struct({
+        refresh_token: Schema.RedactedFromValue(Schema.String.check(Schema.isMaxLength(1024)))
+      }),
+      success: TokenResponse,
+      error: [Unauthenticated, CrossTenantAccess, TenantSuspended, RateLimited]
+    }).annotateMerge(
+      OpenApi.annotations({
+        summary: "Get a new pair of tokens",
+        description:
+          "The refresh token is spent with this. One that is used again ends its session, except within 10 seconds while no token of the lost answer has been used."
+      })
+    )
   )
   .prefix("/api/v1/auth")
   .annotateMerge(OpenApi.annotations({ title: "Sign in", description: "From a password to tokens" })) {}
@@ -63,6 +85,29 @@ export class AuthApi extends HttpApiGroup.make("auth")
     HttpApiEndpoint.get("me", "/me", { success: Me, error: NotFound })
       .annotate(Access, { user: true })
       .annotateMerge(OpenApi.annotations({ summary: "Who is signed in" })),
+    HttpApiEndpoint.post("logout", "/logout", { success: HttpApiSchema.NoContent })
+      .annotate(Access, { user: true })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "End this session: its tokens stop working everywhere within a second"
+        })
+      ),
+    HttpApiEndpoint.post("changePassword", "/password", {
+      payload: Schema.Struct({
+        current_password: Schema.RedactedFromValue(Schema.String.check(Schema.isMaxLength(1024))),
+        new_password: Schema.RedactedFromValue(NewPassword)
+      }),
+      success: HttpApiSchema.NoContent,
+      error: [InvalidCredentials, InvalidRequest]
+    })
+      .annotate(Access, { user: true })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Change your password, and end all your other sessions",
+          description:
+            "12 characters or more; none of the common ones, no pattern, and more than the names that others know of you."
+        })
+      ),
     HttpApiEndpoint.post("createApiKey", "/api-keys", {
       payload: Schema.Struct({
         name: Schema.Trim.check(

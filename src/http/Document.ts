@@ -5,6 +5,15 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "tenants.provision": { slug: "skyvera", name: "Skyvera", admin_email: "admin@skyvera.example" },
   "tenants.update": { settings: { "records.max_bytes": 65_536, "guard.policy": null } },
   "signIn.login": { email: "admin@skyvera.example", password: "correct horse battery" },
+  "signIn.refresh": {
+    refresh_token: `aa_rt_${"0190c9a033337aaa8bbb123456789abc".repeat(2)}_${"x".repeat(86)}`
+  },
+  "auth.changePassword": {
+    current_password: "correct horse battery",
+    new_password: "staple a purple giraffe"
+  },
+  "users.create": { email: "ada@skyvera.example", name: "Ada Lovelace", role: "member" },
+  "users.update": { name: "Ada King", is_active: true },
   "auth.createApiKey": { name: "nightly import", scopes: ["records:read", "records:write"] },
   "records.create": { data: { text: "Call back on Monday", done: false } },
   "records.replace": { data: { text: "Call back on Monday", done: true } },

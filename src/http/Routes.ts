@@ -20,6 +20,7 @@ import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
 import { TenantScopeLayer } from "./TenantScopeLayer.ts"
 import { TenantsHandlers } from "./TenantsHandlers.ts"
+import { UsersHandlers } from "./UsersHandlers.ts"
 
 export interface RoutesOptions extends Face.FaceOptions {
   readonly environment: Environment
@@ -34,6 +35,7 @@ export const Routes = (options: RoutesOptions) => {
       TenantsHandlers,
       SignInHandlers,
       AuthHandlers,
+      UsersHandlers,
       RecordsHandlers,
       StateHandlers,
       AuditHandlers,

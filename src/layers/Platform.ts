@@ -62,10 +62,8 @@ export const TenantPlaneLayer = Layer.unwrap(
     const settings = yield* Settings
     const installation = yield* Installation
     const { environment } = settings
-    return Layer.mergeAll(
-      Authenticator.layer({ operatorKey: installation.operatorApiKey }),
-      Sessions.layer({ refreshLifetime: settings.refreshTokenTtl })
-    ).pipe(
+    return Authenticator.layer({ operatorKey: installation.operatorApiKey }).pipe(
+      Layer.provideMerge(Sessions.layer({ refreshLifetime: settings.refreshTokenTtl })),
       Layer.provideMerge(
         Layer.mergeAll(
           ApiKeys.layer({ environment }),

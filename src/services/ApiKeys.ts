@@ -6,7 +6,7 @@ import { ApiKey, formatApiKey, prefixOf } from "../domain/ApiKey.ts"
 import type { ParsedApiKey } from "../domain/ApiKey.ts"
 import { pageOf } from "../domain/Page.ts"
 import type { Page, PageRequest } from "../domain/Page.ts"
-import { allows, ApiKeyId, ApiKeyPrincipal, Scope, scopesOfRole } from "../domain/Principal.ts"
+import { allows, ApiKeyId, ApiKeyPrincipal, Role, Scope, scopesOfRole } from "../domain/Principal.ts"
 import type { UserPrincipal } from "../domain/Principal.ts"
 import { Forbidden, InvalidRequest } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
@@ -32,6 +32,7 @@ const ApiKeyRow = Schema.Struct({
 const CheckedRow = Schema.Struct({
   key_hash: Schema.Uint8Array,
   scopes: Schema.Array(Scope),
+  role: Role,
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromDate)
 })
 
@@ -99,14 +100,18 @@ export class ApiKeys extends Context.Service<
           const [row] = yield* db
             .query(
               // A subquery and not a join: it is one look into an index for each row found, whatever the planner thinks.
-              (sql, table) => sql`SELECT k.key_hash, k.scopes, k.expires_at FROM ${table("api_keys")} k
+              (sql, table) => sql`SELECT k.key_hash, k.scopes, k.expires_at,
+                (SELECT u.role FROM ${table("users")} u WHERE u.id = k.user_id) AS role
+                FROM ${table("api_keys")} k
                 WHERE k.id = ${keyId} AND k.is_active
                   AND (SELECT u.is_active FROM ${table("users")} u WHERE u.id = k.user_id)`
             )
             .pipe(orUnavailable)
-          return row === undefined
-            ? Option.none()
-            : Option.some({ tenant: tenant.value, ...(yield* Effect.orDie(decodeChecked(row))) })
+          if (row === undefined) return Option.none()
+          const key = yield* Effect.orDie(decodeChecked(row))
+          // What its maker may no longer do, the key may not either.
+          const scopes = key.scopes.filter((scope) => allows(scopesOfRole[key.role], scope))
+          return Option.some({ tenant: tenant.value, ...key, scopes })
         })
         const remembered = yield* Cache.makeWith(read, {
           capacity: REMEMBERED_KEYS,

@@ -1,11 +1,12 @@
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { hash, timingSafeEqual } from "node:crypto"
 import { parseApiKey } from "../domain/ApiKey.ts"
-import { OperatorPrincipal, UserPrincipal } from "../domain/Principal.ts"
+import { OperatorPrincipal } from "../domain/Principal.ts"
 import type { Principal } from "../domain/Principal.ts"
 import { CrossTenantAccess, Unauthenticated } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import { ApiKeys } from "./ApiKeys.ts"
+import { Sessions } from "./Sessions.ts"
 import { Tokens } from "./Tokens.ts"
 
 /** What a request presents: the value of `Authorization: Bearer`, and that of `X-API-Key`. */
@@ -32,21 +33,16 @@ export class Authenticator extends Context.Service<
       Effect.gen(function* () {
         const tokens = yield* Tokens
         const apiKeys = yield* ApiKeys
+        const sessions = yield* Sessions
         const digest = (value: string) => hash("sha256", value, "buffer")
         const operatorKey = digest(Redacted.value(options.operatorKey))
 
         const byToken = Effect.fnUntraced(function* (token: Redacted.Redacted<string>) {
           const claims = yield* tokens.verify(token)
           if (Option.isNone(claims)) return yield* new Unauthenticated({})
-          const { email, role, sid, sub, tenant_id, tenant_slug } = claims.value
-          return new UserPrincipal({
-            tenantId: tenant_id,
-            tenantSlug: tenant_slug,
-            userId: sub,
-            email,
-            role,
-            sessionId: sid
-          })
+          const principal = yield* sessions.verify(claims.value)
+          if (Option.isNone(principal)) return yield* new Unauthenticated({})
+          return principal.value
         })
 
         const byApiKey = Effect.fnUntraced(function* (key: Redacted.Redacted<string>) {

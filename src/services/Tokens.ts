@@ -3,7 +3,7 @@ import type { Option } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { calculateJwkThumbprint, importJWK, jwtVerify, SignJWT } from "jose"
 import type { Environment } from "../domain/Environment.ts"
-import { Role, UserId } from "../domain/Principal.ts"
+import { Role, SessionId, UserId } from "../domain/Principal.ts"
 import { ALGORITHM } from "../domain/SigningKey.ts"
 import type { PublicKey, SigningKeys } from "../domain/SigningKey.ts"
 import { TenantId, TenantSlug } from "../domain/Tenant.ts"
@@ -19,7 +19,7 @@ export const AccessClaims = Schema.Struct({
   email: Schema.String,
   role: Role,
   type: Schema.Literal("access"),
-  sid: Schema.String,
+  sid: SessionId,
   jti: Schema.String,
   iat: Schema.Int,
   exp: Schema.Int

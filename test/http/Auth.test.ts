@@ -15,7 +15,7 @@ import { StateKey } from "../../src/domain/State.ts"
 import { makeClient } from "../../src/http/Client.ts"
 import { code, member, send, sendJson } from "../support/Http.ts"
 import { onRealClock, startServer, TestApp, TestDatabase, TestServer } from "../support/Platform.ts"
-import { provisionTenant, signIn } from "../support/Tenants.ts"
+import { addUser, provisionTenant, signIn } from "../support/Tenants.ts"
 
 const notes = CollectionName.make("notes")
 const anyKey = StateKey.make("any")
@@ -260,16 +260,7 @@ layer(TestApp, onRealClock)("API keys", (it) => {
   it.effect("a member makes keys with a member's scopes at the most, and sees only their own", () =>
     Effect.gen(function* () {
       const acme = yield* provisionTenant("acme")
-      const { superuser: sql } = yield* TestDatabase
-      // Users have no endpoint of their own yet: a member is made from a copy of the admin, password and all.
-      yield* sql`INSERT INTO ${sql(`${acme.schema}.users`)} (id, tenant_id, email, hashed_password, role)
-        SELECT gen_random_uuid(), tenant_id, 'member@acme.example', hashed_password, 'member'
-        FROM ${sql(`${acme.schema}.users`)} WHERE role = 'admin'`
-      const { url } = yield* TestServer
-      const member = yield* makeClient({
-        baseUrl: url,
-        bearer: yield* signIn(acme.slug, "member@acme.example", acme.password)
-      })
+      const { asUser: member } = yield* addUser(acme)
       const refused = yield* Effect.flip(
         member.auth.createApiKey({ payload: { name: "too much", scopes: ["records:read", "users:*"] } })
       )

@@ -14,7 +14,7 @@ import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
 import { comparable, credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
 import { rowsOf } from "../support/RawSession.ts"
-import { operator, provisionTenant } from "../support/Tenants.ts"
+import { addUser, operator, provisionTenant } from "../support/Tenants.ts"
 
 const notes = CollectionName.make("notes")
 
@@ -24,6 +24,8 @@ interface Names {
   readonly stateKey: string
   readonly recordCursor: string
   readonly keyCursor: string
+  readonly userId: string
+  readonly userCursor: string
   readonly auditCursor: string
 }
 
@@ -34,6 +36,14 @@ type Case =
   | { readonly lists: (names: Names) => Call }
   /** Names nothing of anybody's. */
   | { readonly own: Call }
+
+const user = ({ userId }: Names) => `/api/v1/users/${userId}`
+const changes = [
+  { name: "Mallory" },
+  { role: "member" },
+  { is_active: false },
+  { email: "mallory@jigtree.example", password: "staple a purple giraffe" }
+]
 
 const asJson = (data: unknown) => ({ data })
 
@@ -53,6 +63,25 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     { own: { method: "GET", path: "/api/v1/auth/api-keys?limit=200" } },
     { lists: ({ keyCursor }) => ({ method: "GET", path: `/api/v1/auth/api-keys?cursor=${keyCursor}` }) }
   ],
+  "auth.changePassword": [
+    {
+      own: {
+        method: "POST",
+        path: "/api/v1/auth/password",
+        body: { current_password: "not the password", new_password: "staple a purple giraffe" }
+      }
+    }
+  ],
+  "users.create": [{ own: { method: "POST", path: "/api/v1/users", body: { email: "me@jigtree.example" } } }],
+  "users.list": [
+    { own: { method: "GET", path: "/api/v1/users?limit=200" } },
+    { lists: ({ userCursor }) => ({ method: "GET", path: `/api/v1/users?cursor=${userCursor}` }) }
+  ],
+  "users.get": [{ names: (names) => ({ method: "GET", path: user(names) }) }],
+  "users.update": changes.map((body) => ({
+    names: (names) => ({ method: "PATCH", path: user(names), body })
+  })),
+  "users.remove": [{ names: (names) => ({ method: "DELETE", path: user(names) }) }],
   "audit.list": [
     { own: { method: "GET", path: "/api/v1/audit?limit=200" } },
     { lists: ({ auditCursor }) => ({ method: "GET", path: `/api/v1/audit?cursor=${auditCursor}` }) }
@@ -78,11 +107,20 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   // An answer without an end: the head is enough here, and Events.test.ts reads on.
   "events.subscribe": [
     { own: { method: "HEAD", path: "/api/v1/events/tickets", headers: { "last-event-id": "0-0" } } }
-  ]
+  ],
+  // The last, since the access token is worth nothing after it.
+  "auth.logout": [{ own: { method: "POST", path: "/api/v1/auth/logout" } }]
 }
 
 /** Signing in, the public keys and health: what anybody may ask. A new one has to be put here on purpose. */
-const open = ["signIn.login", "keys.jwks", "system.health", "system.ready", "system.startup"]
+const open = [
+  "signIn.login",
+  "signIn.refresh",
+  "keys.jwks",
+  "system.health",
+  "system.ready",
+  "system.startup"
+]
 
 const endpoints = () => {
   const ofTenants: Array<string> = []
@@ -116,7 +154,11 @@ const victim = Effect.gen(function* () {
   const keys = yield* tenant.asUser.auth.listApiKeys({ query: { limit: 1 } })
   yield* (yield* operator).tenants.update({ params: { tenant: tenant.id }, payload: { name: secret } })
   const audit = yield* tenant.asUser.audit.list({ query: { limit: 1 } })
+  yield* addUser(tenant)
+  const people = yield* tenant.asUser.users.list({ query: { limit: 1 } })
   const names: Names = {
+    userId: people.items[0]?.id ?? "",
+    userCursor: people.next_cursor ?? "",
     recordId: first.id,
     stateKey,
     recordCursor: records.next_cursor ?? "",
@@ -135,6 +177,8 @@ const neverExisted = (names: Names): Names => {
     return Buffer.from(id.slice(0, -1) + last).toString("base64url")
   }
   return {
+    userId: randomUUID(),
+    userCursor: besides(names.userCursor),
     recordId: randomUUID(),
     stateKey: "mood-of-nobody",
     recordCursor: besides(names.recordCursor),

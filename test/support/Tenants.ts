@@ -1,5 +1,6 @@
 import { Effect, Redacted } from "effect"
 import { randomBytes } from "node:crypto"
+import type { Role } from "../../src/domain/Principal.ts"
 import type { TenantId } from "../../src/domain/Tenant.ts"
 import { TenantSlug } from "../../src/domain/Tenant.ts"
 import { makeClient } from "../../src/http/Client.ts"
@@ -25,16 +26,19 @@ export const operator = Effect.flatMap(TestServer, ({ url }) =>
   makeClient({ baseUrl: url, bearer: Redacted.make(operatorKey) })
 )
 
-/** Signs in over HTTP; gives the access token. */
-export const signIn = Effect.fnUntraced(function* (tenant: string, email: string, password: string) {
+/** Signs in over HTTP; gives both tokens. */
+export const signInPair = Effect.fnUntraced(function* (tenant: string, email: string, password: string) {
   const { url } = yield* TestServer
   const anonymous = yield* makeClient({ baseUrl: url })
-  const tokens = yield* anonymous.signIn.login({
+  return yield* anonymous.signIn.login({
     headers: { "x-tenant-id": tenant },
     payload: { email, password: Redacted.make(password) }
   })
-  return Redacted.make(tokens.access_token)
 })
+
+/** The same, of which most need only the access token. */
+export const signIn = (tenant: string, email: string, password: string) =>
+  Effect.map(signInPair(tenant, email, password), (pair) => Redacted.make(pair.access_token))
 
 /** Provisions a tenant over HTTP, as an operator would. `name` begins its slug. */
 export const provisionTenant = Effect.fnUntraced(function* (name: string) {
@@ -63,4 +67,18 @@ export const provisionTenant = Effect.fnUntraced(function* (name: string) {
     asService
   }
   return provisioned
+})
+
+/** One more user of a tenant, made by its admin and signed in. */
+export const addUser = Effect.fnUntraced(function* (tenant: TestTenant, role: Role = "member") {
+  const { url } = yield* TestServer
+  const email = `${role}-${randomBytes(4).toString("hex")}@${tenant.slug}.example`
+  const password = "staple a purple giraffe"
+  const { id } = yield* tenant.asUser.users.create({
+    payload: { email, role, password: Redacted.make(password) }
+  })
+  const pair = yield* signInPair(tenant.slug, email, password)
+  const accessToken = Redacted.make(pair.access_token)
+  const asUser = yield* makeClient({ baseUrl: url, bearer: accessToken })
+  return { id, email, password, accessToken, refreshToken: pair.refresh_token, asUser }
 })
