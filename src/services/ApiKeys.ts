@@ -32,7 +32,8 @@ const ApiKeyRow = Schema.Struct({
 const CheckedRow = Schema.Struct({
   key_hash: Schema.Uint8Array,
   scopes: Schema.Array(Scope),
-  role: Role,
+  /** Its maker's; none of one who is not active. */
+  role: Schema.NullOr(Role),
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromDate)
 })
 
@@ -101,16 +102,15 @@ export class ApiKeys extends Context.Service<
             .query(
               // A subquery and not a join: it is one look into an index for each row found, whatever the planner thinks.
               (sql, table) => sql`SELECT k.key_hash, k.scopes, k.expires_at,
-                (SELECT u.role FROM ${table("users")} u WHERE u.id = k.user_id) AS role
-                FROM ${table("api_keys")} k
-                WHERE k.id = ${keyId} AND k.is_active
-                  AND (SELECT u.is_active FROM ${table("users")} u WHERE u.id = k.user_id)`
+                  (SELECT u.role FROM ${table("users")} u WHERE u.id = k.user_id AND u.is_active) AS role
+                FROM ${table("api_keys")} k WHERE k.id = ${keyId} AND k.is_active`
             )
             .pipe(orUnavailable)
           if (row === undefined) return Option.none()
-          const key = yield* Effect.orDie(decodeChecked(row))
+          const { role, ...key } = yield* Effect.orDie(decodeChecked(row))
+          if (role === null) return Option.none()
           // What its maker may no longer do, the key may not either.
-          const scopes = key.scopes.filter((scope) => allows(scopesOfRole[key.role], scope))
+          const scopes = key.scopes.filter((scope) => allows(scopesOfRole[role], scope))
           return Option.some({ tenant: tenant.value, ...key, scopes })
         })
         const remembered = yield* Cache.makeWith(read, {

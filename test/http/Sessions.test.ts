@@ -46,6 +46,11 @@ layer(TestApp, onRealClock)("a refresh", (it) => {
     Effect.gen(function* () {
       const acme = yield* provisionTenant("acme")
       const first = yield* signInPair(acme.slug, acme.email, acme.password)
+      const log = yield* acme.asService.audit.list({ query: { limit: 1 } })
+      assert.deepStrictEqual(
+        log.items.map(({ action, actor }) => [action, actor.type, actor.name]),
+        [["session.created", "user", acme.email]]
+      )
       assert.match(first.refresh_token, /^aa_rt_[0-9a-f]{64}_[A-Za-z0-9_-]{86}$/)
       const second = yield* refreshed(first.refresh_token)
       assert.notStrictEqual(second.refresh, first.refresh_token)
