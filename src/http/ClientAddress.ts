@@ -6,6 +6,7 @@ import type { ClientAddress } from "../domain/ClientAddress.ts"
 /** Whether the platform that the server runs on appends the client to `X-Forwarded-For` itself. */
 export const PlatformForwards = Context.Reference<boolean>("agent-army/http/PlatformForwards", {
   // Cloud Run's own mark on its containers (its container runtime contract), and no setting of ours.
+  // @effect-diagnostics-next-line processEnv:off
   defaultValue: () => process.env["K_SERVICE"] !== undefined
 })
 
