@@ -1,6 +1,7 @@
 import type { MigratingTenant } from "../src/services/MigratingTenant.ts"
 import type { Migration } from "../src/services/Migrations.ts"
 import accounts from "./tenant/0001_accounts.ts"
+import apiKeyLife from "./tenant/0005_api_key_life.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import records from "./tenant/0002_records.ts"
 
@@ -8,5 +9,6 @@ import records from "./tenant/0002_records.ts"
 export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 1, name: "accounts", up: accounts },
   { id: 2, name: "records", up: records },
-  { id: 3, name: "audit_log", up: auditLog }
+  { id: 3, name: "audit_log", up: auditLog },
+  { id: 5, name: "api_key_life", up: apiKeyLife }
 ]

@@ -6,6 +6,7 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "tenants.update": { settings: { "records.max_bytes": 65_536, "guard.policy": null } },
   "signIn.login": { email: "admin@skyvera.example", password: "correct horse battery" },
   "auth.createApiKey": { name: "nightly import", scopes: ["records:read", "records:write"] },
+  "auth.rotateApiKey": { overlap_seconds: 3600 },
   "records.create": { data: { text: "Call back on Monday", done: false } },
   "records.replace": { data: { text: "Call back on Monday", done: true } },
   "state.put": { value: { online: true }, ttl_seconds: 60 }

@@ -8,6 +8,6 @@ export const KeysHandlers = HttpApiBuilder.group(
   "keys",
   Effect.fn(function* (handlers) {
     const tokens = yield* Tokens
-    return handlers.handleAll({ jwks: () => Effect.succeed({ keys: tokens.publicKeys }) })
+    return handlers.handleAll({ jwks: () => Effect.map(tokens.publicKeys, (keys) => ({ keys })) })
   })
 )

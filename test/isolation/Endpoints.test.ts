@@ -23,6 +23,7 @@ interface Names {
   readonly recordId: string
   readonly stateKey: string
   readonly recordCursor: string
+  readonly keyId: string
   readonly keyCursor: string
   readonly auditCursor: string
 }
@@ -52,6 +53,12 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "auth.listApiKeys": [
     { own: { method: "GET", path: "/api/v1/auth/api-keys?limit=200" } },
     { lists: ({ keyCursor }) => ({ method: "GET", path: `/api/v1/auth/api-keys?cursor=${keyCursor}` }) }
+  ],
+  "auth.revokeApiKey": [
+    { names: ({ keyId }) => ({ method: "DELETE", path: `/api/v1/auth/api-keys/${keyId}` }) }
+  ],
+  "auth.rotateApiKey": [
+    { names: ({ keyId }) => ({ method: "POST", path: `/api/v1/auth/api-keys/${keyId}/rotate`, body: {} }) }
   ],
   "audit.list": [
     { own: { method: "GET", path: "/api/v1/audit?limit=200" } },
@@ -113,6 +120,7 @@ const victim = Effect.gen(function* () {
     recordId: first.id,
     stateKey,
     recordCursor: records.next_cursor ?? "",
+    keyId: keys.items[0]?.id ?? "",
     keyCursor: keys.next_cursor ?? "",
     auditCursor: audit.next_cursor ?? ""
   }
@@ -131,6 +139,7 @@ const neverExisted = (names: Names): Names => {
     recordId: randomUUID(),
     stateKey: "mood-of-nobody",
     recordCursor: besides(names.recordCursor),
+    keyId: randomUUID(),
     keyCursor: besides(names.keyCursor),
     auditCursor: names.auditCursor
   }
