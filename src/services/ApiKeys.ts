@@ -1,5 +1,6 @@
 import { PgTypes } from "@effect/sql-pg"
-import { Cache, Context, DateTime, Duration, Effect, Exit, Layer, Option, Redacted, Schema } from "effect"
+import { Cache, Context, DateTime, Duration, Effect, Exit, Layer, Option, Schema } from "effect"
+import type { Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { Statement } from "effect/sql"
 import { timingSafeEqual } from "node:crypto"
