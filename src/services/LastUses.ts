@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Schedule } from "effect"
+import { Clock, DateTime, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 
@@ -23,7 +23,7 @@ export interface LastUses {
 
 /** Uses as rows for `jsonb_to_recordset(…) AS u(id uuid, at timestamptz)`. */
 export const rowsOfUses = (uses: Uses): Array<{ readonly id: string; readonly at: string }> =>
-  Array.from(uses, ([id, at]) => ({ id, at: new Date(at).toISOString() }))
+  Array.from(uses, ([id, at]) => ({ id, at: DateTime.formatIso(DateTime.makeUnsafe(at)) }))
 
 /**
  * Gathers when keys were used, and has `write` write them, one call for each group (a tenant) every few seconds and
