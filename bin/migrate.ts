@@ -1,24 +1,41 @@
 import { Effect, Layer, Option } from "effect"
 import { CliError, Command, Flag } from "effect/cli"
+import { SecureRandom } from "effect/crypto"
 import { InstallationLayer, print, run } from "../src/layers/CommandLine.ts"
 import { Installation } from "../src/layers/Installation.ts"
+import { PlatformKeysLayer } from "../src/layers/Platform.ts"
 import { progressBar } from "../src/layers/Progress.ts"
 import { table } from "../src/layers/Table.ts"
 import { AdminDb } from "../src/services/AdminDb.ts"
+import { AuditLog } from "../src/services/AuditLog.ts"
 import { Claims } from "../src/services/Claims.ts"
+import { KeyRing } from "../src/services/KeyRing.ts"
 import { DEFAULT_JOBS, migrateAll } from "../src/services/MigrateAll.ts"
 import { MigrationFailed, Migrations } from "../src/services/Migrations.ts"
+import { PlatformDb } from "../src/services/PlatformDb.ts"
+import { PlatformKeys } from "../src/services/PlatformKeys.ts"
+import { TenantPool } from "../src/services/TenantPool.ts"
 
 /** Each tenant that is being migrated has a connection of the migrator's for itself. */
 const MAX_JOBS = 64
 
+/** The registry is read under a claim, whose key may be a rotated one. */
+const KnownKeysLayer = Layer.effectDiscard(PlatformKeys.use((keys) => keys.refresh))
+
 /** Only what migrating takes: it works while Redis is away. */
 const MigrationsLayer = (connections: number) =>
   Layer.unwrap(
-    Effect.map(Installation, ({ databaseAdminUrl, tenantClaimKey }) =>
-      Migrations.layer({ claimKey: tenantClaimKey }).pipe(
+    Effect.map(Installation, ({ databaseAdminUrl, databaseUrl, tenantClaimKey }) =>
+      KnownKeysLayer.pipe(
+        Layer.provideMerge(Migrations.layer({ claimKey: tenantClaimKey })),
+        Layer.provide(PlatformKeysLayer),
+        Layer.provide(AuditLog.layer),
+        Layer.provide(SecureRandom.layerWebCrypto),
+        Layer.provide(PlatformDb.layer),
+        Layer.provide(TenantPool.layer({ url: databaseUrl, size: 1 })),
         Layer.provide(AdminDb.layer({ url: databaseAdminUrl, connections })),
-        Layer.provide(Claims.layer(tenantClaimKey))
+        Layer.provide(Claims.layerRotating(tenantClaimKey)),
+        Layer.provide(KeyRing.layer)
       )
     )
   ).pipe(Layer.provide(InstallationLayer))

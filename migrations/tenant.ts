@@ -1,6 +1,7 @@
 import type { MigratingTenant } from "../src/services/MigratingTenant.ts"
 import type { Migration } from "../src/services/Migrations.ts"
 import accounts from "./tenant/0001_accounts.ts"
+import apiKeyLife from "./tenant/0005_api_key_life.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
 import sessions from "./tenant/0004_sessions.ts"
@@ -12,5 +13,6 @@ export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 2, name: "records", up: records },
   { id: 3, name: "audit_log", up: auditLog },
   { id: 4, name: "sessions", up: sessions },
+  { id: 5, name: "api_key_life", up: apiKeyLife },
   { id: 6, name: "idempotency", up: idempotency }
 ]

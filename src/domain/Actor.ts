@@ -23,6 +23,6 @@ export const actorOf = (principal: Principal): Actor => {
     case "ApiKey":
       return { type: "api_key", id: principal.keyId, name: null }
     case "Operator":
-      return { type: "operator", id: null, name: principal.name }
+      return { type: "operator", id: principal.id, name: principal.name }
   }
 }

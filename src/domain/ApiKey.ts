@@ -1,7 +1,10 @@
-import { Option, Redacted, Schema } from "effect"
+import { Duration, Option, Redacted, Schema } from "effect"
 import { Environment } from "./Environment.ts"
 import { ApiKeyId, Scope } from "./Principal.ts"
 import { TenantId } from "./Tenant.ts"
+
+/** How long a rotated key may go on working beside the one that follows it. */
+export const MAX_OVERLAP = Duration.days(7)
 
 /** An API key as it may be shown. The key itself is told once, when it is made, and stored only as a hash. */
 export class ApiKey extends Schema.Class<ApiKey>("agent-army/domain/ApiKey")({
@@ -10,7 +13,10 @@ export class ApiKey extends Schema.Class<ApiKey>("agent-army/domain/ApiKey")({
   prefix: Schema.String,
   scopes: Schema.Array(Scope),
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromString),
+  /** About when, to the minute: uses are gathered, and written in batches. */
   last_used_at: Schema.NullOr(Schema.DateTimeUtcFromString),
+  /** The key that follows this one. */
+  rotated_to: Schema.NullOr(ApiKeyId),
   created_at: Schema.DateTimeUtcFromString
 }) {}
 

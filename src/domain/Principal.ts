@@ -81,6 +81,8 @@ export class ApiKeyPrincipal extends Schema.TaggedClass<ApiKeyPrincipal>()("ApiK
 
 /** Whoever runs the platform. Has the control plane, and no tenant's data. */
 export class OperatorPrincipal extends Schema.TaggedClass<OperatorPrincipal>()("Operator", {
+  /** None for the key of the settings. */
+  id: Schema.NullOr(Schema.String),
   name: Schema.String
 }) {}
 

@@ -1,9 +1,10 @@
-import { Schema } from "effect"
+import { Duration, Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { ApiKey } from "../domain/ApiKey.ts"
+import { ApiKey, MAX_OVERLAP } from "../domain/ApiKey.ts"
 import { pageByIdQuery, pageSchema } from "../domain/Page.ts"
 import { ApiKeyId, Scope } from "../domain/Principal.ts"
 import {
+  Conflict,
   CrossTenantAccess,
   Forbidden,
   InvalidCredentials,
@@ -128,6 +129,44 @@ export class AuthApi extends HttpApiGroup.make("auth")
       .annotate(Access, { user: true })
       .annotateMerge(
         OpenApi.annotations({ summary: "List the API keys (an admin: the tenant's; a member: their own)" })
+      ),
+    HttpApiEndpoint.delete("revokeApiKey", "/api-keys/:id", {
+      params: { id: ApiKeyId },
+      success: HttpApiSchema.NoContent,
+      error: NotFound
+    })
+      .annotate(Access, { user: true })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Revoke an API key: refused everywhere within a second",
+          description: "An admin may revoke any key of the tenant, a member their own."
+        })
+      ),
+    HttpApiEndpoint.post("rotateApiKey", "/api-keys/:id/rotate", {
+      params: { id: ApiKeyId },
+      payload: [
+        Schema.Struct({
+          overlap_seconds: Schema.optionalKey(
+            Schema.Int.check(
+              Schema.isBetween({ minimum: 0, maximum: Duration.toSeconds(MAX_OVERLAP) })
+            ).annotate({
+              description:
+                "How long the old key works on beside the new one, in seconds. Without it, it ends at once."
+            })
+          )
+        }),
+        HttpApiSchema.NoContent
+      ],
+      success: NewApiKey.pipe(HttpApiSchema.status(201)),
+      error: [Forbidden, NotFound, Conflict]
+    })
+      .middleware(Idempotent)
+      .annotate(Access, { user: true })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Replace an API key by a new one with the same name, scopes and expiry",
+          description: `The new key is shown in this answer and nowhere else. A key is rotated once: one that was rotated before, or has expired, is a Conflict.`
+        })
       )
   )
   .prefix("/api/v1/auth")

@@ -89,6 +89,14 @@ export const AuthHandlers = HttpApiBuilder.group(
       }),
       listApiKeys: Effect.fnUntraced(function* ({ query }) {
         return yield* apiKeys.list(yield* currentUser, pageRequest(query))
+      }),
+      revokeApiKey: Effect.fnUntraced(function* ({ params }) {
+        yield* apiKeys.revoke(yield* currentUser, params.id)
+      }),
+      rotateApiKey: Effect.fnUntraced(function* ({ params, payload }) {
+        const overlap = Duration.seconds(payload?.overlap_seconds ?? 0)
+        const { apiKey, key } = yield* apiKeys.rotate(yield* currentUser, params.id, overlap)
+        return new NewApiKey({ ...apiKey, key: Redacted.value(key) })
       })
     })
   })

@@ -15,6 +15,7 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "users.create": { email: "ada@skyvera.example", name: "Ada Lovelace", role: "member" },
   "users.update": { name: "Ada King", is_active: true },
   "auth.createApiKey": { name: "nightly import", scopes: ["records:read", "records:write"] },
+  "auth.rotateApiKey": { overlap_seconds: 3600 },
   "records.create": { data: { text: "Call back on Monday", done: false } },
   "records.replace": { data: { text: "Call back on Monday", done: true } },
   "state.put": { value: { online: true }, ttl_seconds: 60 },

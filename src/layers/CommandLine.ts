@@ -21,6 +21,7 @@ import { CurrentActor } from "../domain/Actor.ts"
 import { isHosted } from "../domain/Environment.ts"
 import { InvalidRequest } from "../domain/Problems.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
+import { PlatformKeys } from "../services/PlatformKeys.ts"
 import { sqlMessageOf } from "../services/DbErrors.ts"
 import { Announcer, Installation } from "./Installation.ts"
 import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
@@ -177,6 +178,8 @@ const RegistryLayer = Layer.effectDiscard(
   Effect.gen(function* () {
     const { environment } = yield* Settings
     const migrations = yield* Migrations
+    // First, since the registry is read under a claim.
+    yield* PlatformKeys.use((keys) => keys.refresh)
     if (!isHosted(environment)) return yield* migrations.shared
     const version = yield* migrations.sharedVersion
     if (version < latestVersions.shared) {

@@ -1,5 +1,5 @@
-import { Effect, FileSystem, Path, Schema } from "effect"
-import { randomBytes, randomUUID } from "node:crypto"
+import { Effect, FileSystem, Path, Redacted, Schema } from "effect"
+import { createHmac, randomBytes, randomUUID } from "node:crypto"
 import { exportJWK, generateKeyPair } from "jose"
 import { SigningKeys } from "../domain/SigningKey.ts"
 
@@ -8,6 +8,7 @@ const DevelopmentSecrets = Schema.Struct({
   operator_api_key: Schema.RedactedFromValue(Schema.String),
   token_signing_keys: Schema.RedactedFromValue(SigningKeys),
   tenant_claim_key: Schema.RedactedFromValue(Schema.Uint8ArrayFromBase64),
+  secrets_master_key: Schema.optionalKey(Schema.RedactedFromValue(Schema.Uint8ArrayFromBase64)),
   database_passwords: Schema.Struct({
     app: Schema.RedactedFromValue(Schema.String),
     migrator: Schema.RedactedFromValue(Schema.String),
@@ -18,6 +19,13 @@ export type DevelopmentSecrets = typeof DevelopmentSecrets.Type
 
 const File = Schema.fromJsonString(DevelopmentSecrets)
 const decode = Schema.decodeEffect(File)
+
+/** A data directory from before there was one gets a key that follows from its others: two processes find the same. */
+export const masterKeyOf = (secrets: DevelopmentSecrets): Redacted.Redacted<Uint8Array> =>
+  secrets.secrets_master_key ??
+  Redacted.make(
+    createHmac("sha256", Redacted.value(secrets.tenant_claim_key)).update("SECRETS_MASTER_KEY").digest()
+  )
 
 const makeKeys = Effect.promise(async () => {
   const { privateKey } = await generateKeyPair("EdDSA", { crv: "Ed25519", extractable: true })
@@ -40,6 +48,7 @@ export const developmentSecrets = Effect.fn("developmentSecrets")(function* (dat
         operator_api_key: `aa_op_${randomBytes(32).toString("base64url")}`,
         token_signing_keys: yield* makeKeys,
         tenant_claim_key: randomBytes(32).toString("base64"),
+        secrets_master_key: randomBytes(32).toString("base64"),
         database_passwords: { app: password(), migrator: password(), backup: password() }
       },
       undefined,

@@ -7,6 +7,7 @@ import { Forbidden } from "../domain/Problems.ts"
 import { checkAppLogin } from "../services/AppLogin.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
+import { PlatformKeys } from "../services/PlatformKeys.ts"
 import { Redis } from "../services/Redis.ts"
 import { Installation } from "./Installation.ts"
 import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
@@ -207,6 +208,7 @@ const checkRegistry = Effect.fnUntraced(function* (hosted: boolean) {
 
 /** With a key that the registry does not know, every row is hidden, and no error says why. */
 const checkClaimKey = Effect.gen(function* () {
+  yield* PlatformKeys.use((keys) => keys.refresh)
   const [row] = yield* PlatformDb.use((db) =>
     db.query((sql) => sql<{ known: boolean }>`SELECT shared.is_platform() AS known`)
   )

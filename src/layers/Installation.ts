@@ -4,7 +4,7 @@ import type { ChildProcessSpawner } from "effect/process"
 import type { SigningKeys } from "../domain/SigningKey.ts"
 import { ensureRoles, hardenDatabase, superuserClient } from "./DatabaseRoles.ts"
 import type { DatabasePasswords } from "./DatabaseRoles.ts"
-import { developmentSecrets } from "./DevelopmentSecrets.ts"
+import { developmentSecrets, masterKeyOf } from "./DevelopmentSecrets.ts"
 import { acquire } from "./Embedded.ts"
 import type { EmbeddedFailed, EmbeddedServers } from "./Embedded.ts"
 import { Settings } from "./Settings.ts"
@@ -50,6 +50,7 @@ export class Installation extends Context.Service<
     readonly operatorApiKeyMade: boolean
     readonly tokenSigningKeys: Redacted.Redacted<SigningKeys>
     readonly tenantClaimKey: Redacted.Redacted<Uint8Array>
+    readonly secretsMasterKey: Redacted.Redacted<Uint8Array>
   }
 >()("agent-army/layers/Installation") {
   static readonly layer: Layer.Layer<
@@ -119,7 +120,8 @@ export class Installation extends Context.Service<
         tenantClaimKey: yield* given(
           settings.tenantClaimKey,
           Effect.map(secrets, (made) => made.tenant_claim_key)
-        )
+        ),
+        secretsMasterKey: yield* given(settings.secretsMasterKey, Effect.map(secrets, masterKeyOf))
       })
     })
   )

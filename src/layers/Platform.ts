@@ -7,9 +7,13 @@ import { Authenticator } from "../services/Authenticator.ts"
 import { Claims } from "../services/Claims.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { Idempotency } from "../services/Idempotency.ts"
+import { KeyRing } from "../services/KeyRing.ts"
+import { MasterKey } from "../services/MasterKey.ts"
 import { Migrations } from "../services/Migrations.ts"
+import { OperatorKeys } from "../services/OperatorKeys.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
+import { PlatformKeys } from "../services/PlatformKeys.ts"
 import { Provisioning } from "../services/Provisioning.ts"
 import { RateLimits } from "../services/RateLimits.ts"
 import { Records } from "../services/Records.ts"
@@ -40,7 +44,23 @@ export const StorageLayer = Layer.unwrap(
         onNone: () => Redis.layerAbsent,
         onSome: (url) => Redis.layer({ url })
       })
-    ).pipe(Layer.provide(Claims.layer(installation.tenantClaimKey)))
+    ).pipe(
+      Layer.provide(Claims.layerRotating(installation.tenantClaimKey)),
+      Layer.provideMerge(KeyRing.layer)
+    )
+  })
+)
+
+/** The platform's own keys, and their rotation. */
+export const PlatformKeysLayer = Layer.unwrap(
+  Effect.gen(function* () {
+    const { accessTokenTtl } = yield* Settings
+    const { secretsMasterKey, tenantClaimKey, tokenSigningKeys } = yield* Installation
+    return PlatformKeys.layer({
+      claimKey: tenantClaimKey,
+      signingKeys: tokenSigningKeys,
+      tokenLifetime: accessTokenTtl
+    }).pipe(Layer.provide(MasterKey.layer(secretsMasterKey)), Layer.provide(SecureRandom.layerWebCrypto))
   })
 )
 
@@ -48,7 +68,14 @@ export const StorageLayer = Layer.unwrap(
 export const ControlPlaneLayer = Layer.unwrap(
   Effect.map(Installation, ({ tenantClaimKey }) =>
     Provisioning.layer.pipe(
-      Layer.provideMerge(Layer.mergeAll(Tenants.layer, Migrations.layer({ claimKey: tenantClaimKey }))),
+      Layer.provideMerge(
+        Layer.mergeAll(
+          Tenants.layer,
+          Migrations.layer({ claimKey: tenantClaimKey }),
+          OperatorKeys.layer,
+          PlatformKeysLayer
+        )
+      ),
       Layer.provideMerge(AuditLog.layer),
       Layer.provide(Passwords.layer),
       Layer.provide(SecureRandom.layerWebCrypto)

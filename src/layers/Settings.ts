@@ -52,6 +52,7 @@ const takes = {
   TOKEN_SIGNING_KEYS:
     'a JWK set of private Ed25519 keys: {"keys":[{"kty":"OKP","crv":"Ed25519","x":…,"d":…}]}',
   TENANT_CLAIM_KEY: "32 bytes in base64",
+  SECRETS_MASTER_KEY: "32 bytes in base64",
   ACCESS_TOKEN_TTL: 'a duration such as "30 minutes", a minute at least',
   REFRESH_TOKEN_TTL: 'a duration such as "7 days", a minute at least',
   CORS_ALLOWED_ORIGINS: "a comma-separated list of origins such as https://app.example.com",
@@ -129,6 +130,7 @@ const parse = Effect.gen(function* () {
       Schema.RedactedFromValue(Schema.fromJsonString(SigningKeys))
     ),
     tenantClaimKey: yield* optional("TENANT_CLAIM_KEY", key32),
+    secretsMasterKey: yield* optional("SECRETS_MASTER_KEY", key32),
     accessTokenTtl: yield* withDefault("ACCESS_TOKEN_TTL", atLeastAMinute, Duration.minutes(30)),
     refreshTokenTtl: yield* withDefault("REFRESH_TOKEN_TTL", atLeastAMinute, Duration.days(7)),
     corsAllowedOrigins: Option.match(allowedOrigins, {
@@ -156,7 +158,8 @@ const parse = Effect.gen(function* () {
       REDIS_URL: Option.isSome(settings.redisUrl),
       OPERATOR_API_KEY: Option.isSome(settings.operatorApiKey),
       TOKEN_SIGNING_KEYS: Option.isSome(settings.tokenSigningKeys),
-      TENANT_CLAIM_KEY: Option.isSome(settings.tenantClaimKey)
+      TENANT_CLAIM_KEY: Option.isSome(settings.tenantClaimKey),
+      SECRETS_MASTER_KEY: Option.isSome(settings.secretsMasterKey)
     }
     const missing = Object.keys(given).filter((name) => given[name] === false)
     if (missing.length > 0) {

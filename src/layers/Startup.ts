@@ -3,6 +3,7 @@ import { isHosted } from "../domain/Environment.ts"
 import { checkAppLogin } from "../services/AppLogin.ts"
 import { migrateAll, REGISTRY } from "../services/MigrateAll.ts"
 import { latestVersions, Migrations } from "../services/Migrations.ts"
+import { PlatformKeys } from "../services/PlatformKeys.ts"
 import { Announcer } from "./Installation.ts"
 import { Settings } from "./Settings.ts"
 
@@ -22,6 +23,9 @@ const prepare = Effect.gen(function* () {
   const { environment } = yield* Settings
   const announce = yield* Announcer
   const migrations = yield* Migrations
+  // First, since the registry is read under a claim.
+  const keys = yield* PlatformKeys
+  yield* keys.refresh
   if (isHosted(environment)) {
     const version = yield* migrations.sharedVersion
     if (version < latestVersions.shared) {
@@ -38,6 +42,7 @@ const prepare = Effect.gen(function* () {
     for (const { error, slug } of report.failed) yield* announce(`Could not migrate ${slug}: ${error}`)
   }
   yield* checkAppLogin
+  return keys
 })
 
 /** Waits for Postgres as long as it takes: a process that ends and is started again would find it no sooner. */
@@ -47,6 +52,7 @@ export const StartupLayer = Layer.effectDiscard(
     Effect.retry({
       while: (error) => error._tag === "DependencyUnavailable",
       schedule: Schedule.spaced(ASK_AGAIN)
-    })
+    }),
+    Effect.flatMap((keys) => Effect.forkScoped(keys.poll))
   )
 )

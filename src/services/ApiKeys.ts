@@ -1,27 +1,32 @@
 import { PgTypes } from "@effect/sql-pg"
-import { Cache, Context, DateTime, Duration, Effect, Exit, Layer, Option, Redacted, Schema } from "effect"
+import { Cache, Context, DateTime, Duration, Effect, Exit, Layer, Option, Schema } from "effect"
+import type { Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { hash, timingSafeEqual } from "node:crypto"
-import { ApiKey, formatApiKey, prefixOf } from "../domain/ApiKey.ts"
+import type { Statement } from "effect/sql"
+import { timingSafeEqual } from "node:crypto"
+import { ApiKey, formatApiKey, MAX_OVERLAP, prefixOf } from "../domain/ApiKey.ts"
 import type { ParsedApiKey } from "../domain/ApiKey.ts"
 import { pageOf } from "../domain/Page.ts"
 import type { Page, PageRequest } from "../domain/Page.ts"
-import { allows, ApiKeyId, ApiKeyPrincipal, Role, Scope, scopesOfRole } from "../domain/Principal.ts"
+import { allows, ApiKeyId, ApiKeyPrincipal, Role, Scope, scopesOfRole, UserId } from "../domain/Principal.ts"
 import type { UserPrincipal } from "../domain/Principal.ts"
-import { Forbidden, InvalidRequest } from "../domain/Problems.ts"
+import { Conflict, Forbidden, InvalidRequest, NotFound } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import type { Environment } from "../domain/Environment.ts"
+import type { TenantId } from "../domain/Tenant.ts"
+import { AuditLog } from "./AuditLog.ts"
 import { TenantDb, tenantDb } from "./TenantDb.ts"
 import { orUnavailable } from "./DbErrors.ts"
+import { makeLastUses, rowsOfUses } from "./LastUses.ts"
+import { hashOfSecret, newKeySecret } from "./KeySecret.ts"
 import { TenantPool } from "./TenantPool.ts"
 import { Tenants } from "./Tenants.ts"
 
 /** How long an instance may believe what it read of a key: what is revoked stops working everywhere within a second. */
 const REMEMBERED = Duration.millis(500)
 const REMEMBERED_KEYS = 50_000
-/** 32 random bytes as 43 digits of base 62: 256 bits, so that a plain hash is as good as a slow one. */
-const SECRET_LENGTH = 43
-const SECRET_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+const columns = "id, name, prefix, scopes, expires_at, last_used_at, rotated_to, created_at"
 
 const ApiKeyRow = Schema.Struct({
   ...ApiKey.fields,
@@ -37,11 +42,20 @@ const CheckedRow = Schema.Struct({
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromDate)
 })
 
+const placeOf = (tenantId: TenantId, keyId: ApiKeyId): string => `${tenantId}/${keyId}`
+
 const decodeRow = Schema.decodeUnknownEffect(ApiKeyRow)
 const decodeChecked = Schema.decodeUnknownEffect(CheckedRow)
 
-const hashOf = (secret: Redacted.Redacted<string>): Uint8Array =>
-  hash("sha256", Redacted.value(secret), "buffer")
+const decodeRotated = Schema.decodeUnknownEffect(
+  Schema.Struct({ ...ApiKeyRow.fields, user_id: UserId, expired: Schema.Boolean })
+)
+
+/** A key just made: the only time that it is at hand. */
+export interface MadeApiKey {
+  readonly apiKey: ApiKey
+  readonly key: Redacted.Redacted<string>
+}
 
 export interface NewApiKey {
   readonly name: string
@@ -61,16 +75,30 @@ export class ApiKeys extends Context.Service<
     readonly create: (
       maker: UserPrincipal,
       request: NewApiKey
-    ) => Effect.Effect<
-      { readonly apiKey: ApiKey; readonly key: Redacted.Redacted<string> },
-      Forbidden | InvalidRequest | DependencyUnavailable,
-      TenantDb
-    >
+    ) => Effect.Effect<MadeApiKey, Forbidden | InvalidRequest | DependencyUnavailable, TenantDb>
     /** The tenant's keys for an admin, a member's own for a member. */
     readonly list: (
       viewer: UserPrincipal,
       page: PageRequest
     ) => Effect.Effect<Page<ApiKey>, DependencyUnavailable, TenantDb>
+    /**
+     * Ends a key: any of the tenant's for an admin, one's own for a member, else `NotFound`. Refused everywhere within
+     * a second.
+     */
+    readonly revoke: (
+      actor: UserPrincipal,
+      id: ApiKeyId
+    ) => Effect.Effect<void, NotFound | DependencyUnavailable, TenantDb>
+    /**
+     * Makes a key to follow another: of the same owner, name, scopes and expiry. The old one works on for `overlap`
+     * (none by default, `MAX_OVERLAP` at most), but no longer than it would have. `NotFound` as for `revoke`; `Conflict` for a
+     * key that has expired or was rotated before; `Forbidden` beyond the actor's own scopes.
+     */
+    readonly rotate: (
+      actor: UserPrincipal,
+      id: ApiKeyId,
+      overlap?: Duration.Duration
+    ) => Effect.Effect<MadeApiKey, Forbidden | NotFound | Conflict | DependencyUnavailable, TenantDb>
     /** Who a presented key speaks for: one indexed read in the table of the tenant it names; the secret by its hash. */
     readonly verify: (
       key: ParsedApiKey
@@ -83,15 +111,61 @@ export class ApiKeys extends Context.Service<
       Effect.gen(function* () {
         const random = yield* SecureRandom.SecureRandom
         const tenants = yield* Tenants
+        const audit = yield* AuditLog
         const pool = yield* TenantPool
 
-        const newSecret = Effect.gen(function* () {
-          let secret = ""
-          for (let index = 0; index < SECRET_LENGTH; index++) {
-            secret += SECRET_ALPHABET[yield* random.intBetween(0, SECRET_ALPHABET.length, { halfOpen: true })]
+        const lastUses = yield* makeLastUses(
+          Effect.fnUntraced(function* (tenantId, uses) {
+            const tenant = yield* tenants.find(tenantId)
+            // A tenant that is no more has no keys to write of.
+            if (Option.isNone(tenant)) return
+            yield* tenantDb(pool, { id: tenant.value.id, schema: tenant.value.schema_name })
+              .query(
+                (sql, table) => sql`UPDATE ${table("api_keys")} k SET last_used_at = u.at
+                  FROM jsonb_to_recordset(${PgTypes.jsonb(rowsOfUses(uses))}) AS u(id uuid, at timestamptz)
+                  WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)`
+              )
+              .pipe(orUnavailable)
+          })
+        )
+
+        /** Makes a key, inside the transaction of the act. */
+        const insert = Effect.fnUntraced(function* (
+          tenantId: TenantId,
+          fields: {
+            readonly userId: UserId
+            readonly name: string
+            readonly scopes: ReadonlyArray<Scope>
+            readonly expiresAt: DateTime.Utc | null
           }
-          return Redacted.make(secret)
+        ) {
+          const id = ApiKeyId.make(yield* random.uuidV7())
+          const secret = yield* newKeySecret(random)
+          const db = yield* TenantDb
+          const [row] = yield* db.query(
+            (sql, table) =>
+              sql`INSERT INTO ${table("api_keys")} ${sql.insert({
+                id,
+                user_id: fields.userId,
+                name: fields.name,
+                key_hash: hashOfSecret(secret),
+                prefix: prefixOf(options.environment, id),
+                scopes: [...fields.scopes],
+                expires_at: PgTypes.timestamptz(
+                  fields.expiresAt === null ? null : DateTime.toDate(fields.expiresAt)
+                )
+              })} RETURNING ${sql.literal(columns)}`
+          )
+          const made: MadeApiKey = {
+            apiKey: new ApiKey(yield* Effect.orDie(decodeRow(row))),
+            key: formatApiKey(options.environment, id, tenantId, secret)
+          }
+          return made
         })
+
+        /** Which keys somebody may end, as a condition. */
+        const owned = (sql: Statement.Constructor, actor: UserPrincipal) =>
+          actor.role === "admin" ? sql`true` : sql`user_id = ${actor.userId}`
 
         const read = Effect.fn("ApiKeys.read")(function* (place: string) {
           const [tenantId = "", keyId = ""] = place.split("/")
@@ -133,29 +207,88 @@ export class ApiKeys extends Context.Service<
                 errors: [{ path: ["expires_at"], message: "Expected a time in the future" }]
               })
             }
-            const id = ApiKeyId.make(yield* random.uuidV7())
-            const secret = yield* newSecret
             const db = yield* TenantDb
-            const [row] = yield* db
-              .query(
-                (sql, table) =>
-                  sql`INSERT INTO ${table("api_keys")} ${sql.insert({
-                    id,
-                    user_id: maker.userId,
+            return yield* db
+              .transaction(() =>
+                Effect.gen(function* () {
+                  const made = yield* insert(maker.tenantId, {
+                    userId: maker.userId,
                     name: request.name,
-                    key_hash: hashOf(secret),
-                    prefix: prefixOf(options.environment, id),
-                    scopes: [...scopes],
-                    expires_at: PgTypes.timestamptz(
-                      request.expiresAt === undefined ? null : DateTime.toDate(request.expiresAt)
-                    )
-                  })} RETURNING id, name, prefix, scopes, expires_at, last_used_at, created_at`
+                    scopes,
+                    expiresAt: request.expiresAt ?? null
+                  })
+                  yield* audit.record({
+                    action: "api_key.created",
+                    target: { type: "api_key", id: made.apiKey.id },
+                    details: { name: request.name, scopes }
+                  })
+                  return made
+                })
               )
               .pipe(orUnavailable)
-            return {
-              apiKey: new ApiKey(yield* Effect.orDie(decodeRow(row))),
-              key: formatApiKey(options.environment, id, maker.tenantId, secret)
-            }
+          }),
+          revoke: Effect.fn("ApiKeys.revoke")(function* (actor, id) {
+            const db = yield* TenantDb
+            yield* db
+              .transaction((sql, table) =>
+                Effect.gen(function* () {
+                  const [row] = yield* sql<{ name: string }>`UPDATE ${table("api_keys")}
+                    SET is_active = false, revoked_at = now()
+                    WHERE id = ${id} AND is_active AND ${owned(sql, actor)} RETURNING name`
+                  if (row === undefined) return yield* new NotFound({ detail: "No such API key" })
+                  yield* audit.record({
+                    action: "api_key.revoked",
+                    target: { type: "api_key", id },
+                    details: { name: row.name }
+                  })
+                })
+              )
+              .pipe(orUnavailable)
+            yield* Cache.invalidate(remembered, placeOf(actor.tenantId, id))
+          }),
+          rotate: Effect.fn("ApiKeys.rotate")(function* (actor, id, overlap = Duration.zero) {
+            const seconds = Math.floor(Duration.toSeconds(Duration.min(overlap, MAX_OVERLAP)))
+            const db = yield* TenantDb
+            const made = yield* db
+              .transaction((sql, table) =>
+                Effect.gen(function* () {
+                  // Locked: of two rotations at once, the second finds the key rotated.
+                  const [row] = yield* sql`SELECT ${sql.literal(columns)}, user_id,
+                      coalesce(expires_at <= now(), false) AS expired
+                    FROM ${table("api_keys")} WHERE id = ${id} AND is_active AND ${owned(sql, actor)} FOR UPDATE`
+                  if (row === undefined) return yield* new NotFound({ detail: "No such API key" })
+                  const old = yield* Effect.orDie(decodeRotated(row))
+                  if (old.rotated_to !== null) {
+                    return yield* new Conflict({ detail: "This key has been rotated already" })
+                  }
+                  if (old.expired) return yield* new Conflict({ detail: "This key has expired" })
+                  const own = scopesOfRole[actor.role]
+                  const beyond = old.scopes.filter((scope) => !allows(own, scope))
+                  if (beyond.length > 0) {
+                    return yield* new Forbidden({ detail: `Your role does not have ${beyond.join(", ")}` })
+                  }
+                  const made = yield* insert(actor.tenantId, {
+                    userId: old.user_id,
+                    name: old.name,
+                    scopes: old.scopes,
+                    expiresAt: old.expires_at
+                  })
+                  yield* seconds === 0
+                    ? sql`UPDATE ${table("api_keys")}
+                        SET rotated_to = ${made.apiKey.id}, is_active = false, revoked_at = now() WHERE id = ${id}`
+                    : sql`UPDATE ${table("api_keys")} SET rotated_to = ${made.apiKey.id},
+                        expires_at = least(expires_at, now() + make_interval(secs => ${seconds})) WHERE id = ${id}`
+                  yield* audit.record({
+                    action: "api_key.rotated",
+                    target: { type: "api_key", id },
+                    details: { name: old.name, rotated_to: made.apiKey.id, overlap_seconds: seconds }
+                  })
+                  return made
+                })
+              )
+              .pipe(orUnavailable)
+            yield* Cache.invalidate(remembered, placeOf(actor.tenantId, id))
+            return made
           }),
           list: Effect.fn("ApiKeys.list")(function* (viewer, { after, limit }) {
             const db = yield* TenantDb
@@ -166,7 +299,7 @@ export class ApiKeys extends Context.Service<
                   ...(viewer.role === "admin" ? [] : [sql`user_id = ${viewer.userId}`]),
                   ...(after === undefined ? [] : [sql`id > ${after}`])
                 ]
-                return sql`SELECT id, name, prefix, scopes, expires_at, last_used_at, created_at
+                return sql`SELECT ${sql.literal(columns)}
                   FROM ${table("api_keys")} WHERE ${sql.and(conditions)} ORDER BY id LIMIT ${limit + 1}`
               })
               .pipe(orUnavailable)
@@ -177,11 +310,12 @@ export class ApiKeys extends Context.Service<
           }),
           verify: Effect.fnUntraced(function* (key) {
             if (key.environment !== options.environment) return Option.none()
-            const found = yield* Cache.get(remembered, `${key.tenantId}/${key.keyId}`)
+            const found = yield* Cache.get(remembered, placeOf(key.tenantId, key.keyId))
             if (Option.isNone(found)) return Option.none()
             const { expires_at, key_hash, scopes, tenant } = found.value
-            if (!timingSafeEqual(hashOf(key.secret), key_hash)) return Option.none()
+            if (!timingSafeEqual(hashOfSecret(key.secret), key_hash)) return Option.none()
             if (expires_at !== null && (yield* DateTime.isPast(expires_at))) return Option.none()
+            yield* lastUses.note(tenant.id, key.keyId)
             return Option.some(
               new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId: key.keyId, scopes })
             )

@@ -1,11 +1,13 @@
 import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { hash, timingSafeEqual } from "node:crypto"
 import { parseApiKey } from "../domain/ApiKey.ts"
+import { parseOperatorKey } from "../domain/OperatorKey.ts"
 import { OperatorPrincipal } from "../domain/Principal.ts"
 import type { Principal } from "../domain/Principal.ts"
 import { CrossTenantAccess, Unauthenticated } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import { ApiKeys } from "./ApiKeys.ts"
+import { OperatorKeys } from "./OperatorKeys.ts"
 import { Sessions } from "./Sessions.ts"
 import { Tokens } from "./Tokens.ts"
 
@@ -34,6 +36,7 @@ export class Authenticator extends Context.Service<
         const tokens = yield* Tokens
         const apiKeys = yield* ApiKeys
         const sessions = yield* Sessions
+        const operatorKeys = yield* OperatorKeys
         const digest = (value: string) => hash("sha256", value, "buffer")
         const operatorKey = digest(Redacted.value(options.operatorKey))
 
@@ -56,7 +59,14 @@ export class Authenticator extends Context.Service<
         const byBearer = Effect.fnUntraced(function* (bearer: Redacted.Redacted<string>) {
           const value = Redacted.value(bearer)
           // Digests are of one length, and how long their comparison takes tells nothing of the key.
-          if (timingSafeEqual(digest(value), operatorKey)) return new OperatorPrincipal({ name: "operator" })
+          if (timingSafeEqual(digest(value), operatorKey)) {
+            return new OperatorPrincipal({ id: null, name: "operator" })
+          }
+          const ofOperator = parseOperatorKey(bearer)
+          if (Option.isSome(ofOperator)) {
+            const operator = yield* operatorKeys.verify(ofOperator.value)
+            return Option.isSome(operator) ? operator.value : yield* new Unauthenticated({})
+          }
           return yield* value.startsWith("aa_") ? byApiKey(bearer) : byToken(bearer)
         })
 

@@ -1,9 +1,12 @@
-import { Clock, Context, Effect, Layer, Redacted } from "effect"
+import { Clock, Context, Duration, Effect, Layer, Redacted } from "effect"
 import { createHash, createHmac } from "node:crypto"
 import type { TenantId } from "../domain/Tenant.ts"
+import { activeAt, KeyRing } from "./KeyRing.ts"
+import type { ClaimGeneration } from "./KeyRing.ts"
 
 /** How long a claim is believed. Long enough for a clock that is five minutes off; it names only its own tenant. */
-const LIFETIME_SECONDS = 15 * 60
+export const CLAIM_LIFETIME = Duration.minutes(15)
+const LIFETIME_SECONDS = Duration.toSeconds(CLAIM_LIFETIME)
 /** A claim is made anew when less than this is left of it. */
 const RENEW_BELOW_SECONDS = 10 * 60
 /** Claims kept ready at most; the oldest goes first. */
@@ -42,31 +45,54 @@ export class Claims extends Context.Service<
     readonly sign: (subject: ClaimSubject) => Effect.Effect<string>
   }
 >()("agent-army/services/Claims") {
+  /** By the key of the settings, and by those that came after it. */
+  static readonly layerRotating = (key: Redacted.Redacted<Uint8Array>) =>
+    Layer.effect(
+      Claims,
+      Effect.map(KeyRing, (ring) => makeClaims(key, () => ring.keys().claim))
+    )
+
+  /** By one key for ever. */
   static readonly layer = (key: Redacted.Redacted<Uint8Array>) =>
-    Layer.sync(Claims, () => {
-      const keyId = claimKeyId(key)
-      const kept = new Map<ClaimSubject, { readonly claim: string; readonly renewAt: number }>()
+    Layer.sync(Claims, () => makeClaims(key, () => []))
+}
 
-      const sign = (subject: ClaimSubject, nowSeconds: number): string => {
-        const found = kept.get(subject)
-        if (found !== undefined && nowSeconds < found.renewAt) return found.claim
-        const body = `v1.${keyId}.${subject}.${nowSeconds + LIFETIME_SECONDS}`
-        const mac = createHmac("sha256", Redacted.value(key)).update(body).digest("hex")
-        const claim = `${body}.${mac}`
-        kept.delete(subject)
-        kept.set(subject, { claim, renewAt: nowSeconds + LIFETIME_SECONDS - RENEW_BELOW_SECONDS })
-        if (kept.size > KEPT) {
-          const oldest = kept.keys().next()
-          if (oldest.done !== true) kept.delete(oldest.value)
-        }
-        return claim
-      }
+const makeClaims = (
+  first: Redacted.Redacted<Uint8Array>,
+  rotated: () => ReadonlyArray<ClaimGeneration>
+): Claims["Service"] => {
+  let key = first
+  let keyId = claimKeyId(key)
+  const kept = new Map<ClaimSubject, { readonly claim: string; readonly renewAt: number }>()
 
-      return Claims.of({
-        sign: (subject) =>
-          Clock.clockWith((clock) =>
-            Effect.sync(() => sign(subject, Math.floor(clock.currentTimeMillisUnsafe() / 1000)))
-          )
-      })
-    })
+  /** The current key; what the one before has signed is not given out any more. */
+  const useKeyOf = (nowMillis: number): void => {
+    const current = activeAt(rotated(), nowMillis)?.key ?? first
+    if (current === key) return
+    key = current
+    keyId = claimKeyId(key)
+    kept.clear()
+  }
+
+  const sign = (subject: ClaimSubject, nowMillis: number): string => {
+    useKeyOf(nowMillis)
+    const nowSeconds = Math.floor(nowMillis / 1000)
+    const found = kept.get(subject)
+    if (found !== undefined && nowSeconds < found.renewAt) return found.claim
+    const body = `v1.${keyId}.${subject}.${nowSeconds + LIFETIME_SECONDS}`
+    const mac = createHmac("sha256", Redacted.value(key)).update(body).digest("hex")
+    const claim = `${body}.${mac}`
+    kept.delete(subject)
+    kept.set(subject, { claim, renewAt: nowSeconds + LIFETIME_SECONDS - RENEW_BELOW_SECONDS })
+    if (kept.size > KEPT) {
+      const oldest = kept.keys().next()
+      if (oldest.done !== true) kept.delete(oldest.value)
+    }
+    return claim
+  }
+
+  return Claims.of({
+    sign: (subject) =>
+      Clock.clockWith((clock) => Effect.sync(() => sign(subject, clock.currentTimeMillisUnsafe())))
+  })
 }

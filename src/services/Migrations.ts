@@ -96,8 +96,10 @@ export class Migrations extends Context.Service<
 
         const installClaimKey = Effect.suspend(() => {
           const { inner, outer } = claimKeyPads(options.claimKey)
+          // Once there is a rotated key, the settings' own is not needed, and comes back no more.
           return sql`INSERT INTO shared.claim_keys (kid, inner_pad, outer_pad)
-            VALUES (${claimKeyId(options.claimKey)}, ${inner}, ${outer})
+            SELECT ${claimKeyId(options.claimKey)}::text, ${inner}::bytea, ${outer}::bytea
+            WHERE NOT EXISTS (SELECT FROM shared.platform_keys WHERE kind = 'claim' AND sealed IS NOT NULL)
             ON CONFLICT (kid) DO NOTHING`
         })
 

@@ -40,6 +40,8 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
       const acme = yield* provisionTenant("acme")
       const service = { "x-api-key": Redacted.value(acme.apiKey) }
       const record = yield* sendJson("POST", "/api/v1/records/notes", { data: 1 }, service)
+      const made = yield* acme.asUser.auth.createApiKey({ payload: { name: "rotated" } })
+      const keyId = made.id
       const credential: Record<string, Record<string, string>> = {
         tenants: { authorization: `Bearer ${operatorKey}` },
         auth: { authorization: `Bearer ${Redacted.value(acme.accessToken)}` },
@@ -60,6 +62,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           assert.notStrictEqual(content.example, undefined, id)
           const path = template
             .replace("{collection}", "notes")
+            .replace("api-keys/{id}", `api-keys/${keyId}`)
             .replace("{id}", id.startsWith("users.") ? userId : String(member(record.json, "id")))
             .replace("{key}", "presence")
             .replace("{stream}", "tickets")

@@ -82,7 +82,7 @@ layer(TestApp, onRealClock)("manners", (it) => {
       })
       assert.strictEqual(changed.status, 200)
       const jwks = yield* send("/.well-known/jwks.json")
-      assert.strictEqual(jwks.headers.get("cache-control"), "public, max-age=300")
+      assert.strictEqual(jwks.headers.get("cache-control"), "public, max-age=5")
       assert.strictEqual(before.headers.get("cache-control"), "no-store")
     })
   )

@@ -23,6 +23,7 @@ interface Names {
   readonly recordId: string
   readonly stateKey: string
   readonly recordCursor: string
+  readonly keyId: string
   readonly keyCursor: string
   readonly userId: string
   readonly userCursor: string
@@ -82,6 +83,12 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     names: (names) => ({ method: "PATCH", path: user(names), body })
   })),
   "users.remove": [{ names: (names) => ({ method: "DELETE", path: user(names) }) }],
+  "auth.revokeApiKey": [
+    { names: ({ keyId }) => ({ method: "DELETE", path: `/api/v1/auth/api-keys/${keyId}` }) }
+  ],
+  "auth.rotateApiKey": [
+    { names: ({ keyId }) => ({ method: "POST", path: `/api/v1/auth/api-keys/${keyId}/rotate`, body: {} }) }
+  ],
   "audit.list": [
     { own: { method: "GET", path: "/api/v1/audit?limit=200" } },
     { lists: ({ auditCursor }) => ({ method: "GET", path: `/api/v1/audit?cursor=${auditCursor}` }) }
@@ -162,6 +169,7 @@ const victim = Effect.gen(function* () {
     recordId: first.id,
     stateKey,
     recordCursor: records.next_cursor ?? "",
+    keyId: keys.items[0]?.id ?? "",
     keyCursor: keys.next_cursor ?? "",
     auditCursor: audit.next_cursor ?? ""
   }
@@ -182,6 +190,7 @@ const neverExisted = (names: Names): Names => {
     recordId: randomUUID(),
     stateKey: "mood-of-nobody",
     recordCursor: besides(names.recordCursor),
+    keyId: randomUUID(),
     keyCursor: besides(names.keyCursor),
     auditCursor: names.auditCursor
   }

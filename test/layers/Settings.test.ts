@@ -15,7 +15,8 @@ const hosted = {
   TOKEN_SIGNING_KEYS: JSON.stringify({
     keys: [{ kty: "OKP", crv: "Ed25519", x: "a".repeat(43), d: "b".repeat(43) }]
   }),
-  TENANT_CLAIM_KEY: Buffer.alloc(32, 7).toString("base64")
+  TENANT_CLAIM_KEY: Buffer.alloc(32, 7).toString("base64"),
+  SECRETS_MASTER_KEY: Buffer.alloc(32, 8).toString("base64")
 }
 
 describe("settings", () => {
@@ -45,6 +46,7 @@ describe("settings", () => {
           OPERATOR_API_KEY: "hunter2",
           TOKEN_SIGNING_KEYS: `{"keys":[]}`,
           TENANT_CLAIM_KEY: "c2hvcnQ=",
+          SECRETS_MASTER_KEY: "c2hvcnQ=",
           ACCESS_TOKEN_TTL: "soon",
           REFRESH_TOKEN_TTL: "1 second",
           CORS_ALLOWED_ORIGINS: "not an origin",

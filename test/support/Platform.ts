@@ -75,6 +75,7 @@ export class TestDatabase extends Context.Service<
 
 /** Keys that all instances of one file share, as those of one installation do. */
 const claimKey = randomBytes(32).toString("base64")
+const masterKey = randomBytes(32).toString("base64")
 
 const settingsOf = (env: Readonly<Record<string, string>> = {}) =>
   Layer.unwrap(
@@ -90,6 +91,7 @@ const settingsOf = (env: Readonly<Record<string, string>> = {}) =>
         OPERATOR_API_KEY: operatorKey,
         TOKEN_SIGNING_KEYS: signingKeys,
         TENANT_CLAIM_KEY: claimKey,
+        SECRETS_MASTER_KEY: masterKey,
         LOG_LEVEL: "error",
         ...env
       })
