@@ -38,4 +38,6 @@ export class AuditApi extends HttpApiGroup.make("audit")
   .middleware(TenantScope)
   .middleware(RateLimit)
   .middleware(Authentication)
-  .annotateMerge(OpenApi.annotations({ title: "Audit log" })) {}
+  .annotateMerge(
+    OpenApi.annotations({ title: "Audit log", description: "What was done that matters to security" })
+  ) {}

@@ -6,6 +6,7 @@ import { makeClient, subscribe } from "../../src/http/Client.ts"
 import { eventually } from "../support/Eventually.ts"
 import { code, member, send, sendJson } from "../support/Http.ts"
 import { onRealClock, startServer, TestApp, TestDatabase, TestServer } from "../support/Platform.ts"
+import { keysOfData } from "../support/RedisKeys.ts"
 import { headersOf, open } from "../support/EventStreams.ts"
 import { operator, provisionTenant } from "../support/Tenants.ts"
 import type { TestTenant } from "../support/Tenants.ts"
@@ -120,8 +121,7 @@ layer(TestApp, onRealClock)("events over HTTP", (it) => {
         const put = yield* sendJson("POST", "/api/v1/events/tickets", { type, data: 1 }, headers)
         assert.strictEqual(put.status, 400, String(type))
       }
-      const { redis } = yield* TestDatabase
-      assert.deepStrictEqual(yield* Effect.promise(() => redis.keys(`t:{${acme.id}}:*`)), [])
+      assert.deepStrictEqual(yield* keysOfData(`t:{${acme.id}}:*`), [])
     })
   )
 

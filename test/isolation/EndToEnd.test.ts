@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import { CollectionName } from "../../src/domain/Record.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { keysOfData } from "../support/RedisKeys.ts"
 import { provisionTenant } from "../support/Tenants.ts"
 
 const notes = { collection: CollectionName.make("notes") }
@@ -37,13 +38,13 @@ layer(TestApp, onRealClock)("Skyvera and Jigtree", (it) => {
       }
 
       // psql, as a superuser: the row stands in Skyvera's schema, and Jigtree's table is empty.
-      const { redis, superuser: sql } = yield* TestDatabase
+      const { superuser: sql } = yield* TestDatabase
       const rowsIn = (schema: string) => sql`SELECT id, tenant_id FROM ${sql(`${schema}.records`)}`
       assert.deepStrictEqual(yield* rowsIn(skyvera.schema), [{ id: record.id, tenant_id: skyvera.id }])
       assert.deepStrictEqual(yield* rowsIn(jigtree.schema), [])
 
       // redis-cli: the key stands under Skyvera's prefix, and nothing under Jigtree's.
-      const keysOf = (id: string) => Effect.promise(() => redis.keys(`t:{${id}}:*`))
+      const keysOf = (id: string) => keysOfData(`t:{${id}}:*`)
       assert.deepStrictEqual(yield* keysOf(skyvera.id), [`t:{${skyvera.id}}:state:mood`])
       assert.deepStrictEqual(yield* keysOf(jigtree.id), [])
     })

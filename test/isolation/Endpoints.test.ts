@@ -11,6 +11,7 @@ import { Api } from "../../src/http/Api.ts"
 import { Authentication } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
 import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { keysOfData } from "../support/RedisKeys.ts"
 import { comparable, credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
 import { rowsOf } from "../support/RawSession.ts"
@@ -198,7 +199,7 @@ const neverExisted = (names: Names): Names => {
 
 const stored = Effect.fnUntraced(function* (id: string, schema: string) {
   const { redis } = yield* TestDatabase
-  const keys = (yield* Effect.promise(() => redis.keys(`t:{${id}}:*`))).toSorted()
+  const keys = yield* keysOfData(`t:{${id}}:*`)
   const values = yield* Effect.promise(() => redis.mget(keys))
   return { rows: yield* rowsOf(schema), keys, values }
 })

@@ -3,7 +3,8 @@ import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import { EventId, EventType, StreamName } from "../../src/domain/Event.ts"
 import { headersOf, open } from "../support/EventStreams.ts"
-import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { onRealClock, TestApp } from "../support/Platform.ts"
+import { keysOfData } from "../support/RedisKeys.ts"
 import { send } from "../support/Http.ts"
 import { provisionTenant } from "../support/Tenants.ts"
 import type { TestTenant } from "../support/Tenants.ts"
@@ -48,8 +49,7 @@ layer(TestApp, onRealClock)("Events of one tenant", (it) => {
       const a = yield* provisionTenant("skyvera")
       const b = yield* provisionTenant("jigtree")
       yield* tell(a, "secret")
-      const { redis } = yield* TestDatabase
-      const before = yield* Effect.promise(() => redis.keys("*"))
+      const before = yield* keysOfData("*")
       const names = [
         `..%2f..%2ft:%7B${a.id}%7D:events:tickets`,
         `t:%7B${a.id}%7D:events:tickets`,
@@ -68,7 +68,7 @@ layer(TestApp, onRealClock)("Events of one tenant", (it) => {
         assert.include([400, 404], answer.status, name)
         assert.notInclude(answer.text, "secret", name)
       }
-      assert.sameMembers(yield* Effect.promise(() => redis.keys("*")), before)
+      assert.sameMembers([...(yield* keysOfData("*"))], [...before])
     })
   )
 

@@ -5,6 +5,7 @@ import { Effect, Schema } from "effect"
 import { CollectionName } from "../../src/domain/Record.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { keysOfData } from "../support/RedisKeys.ts"
 import { credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
 import { rowsOf } from "../support/RawSession.ts"
@@ -163,7 +164,7 @@ const decodeCreated = Schema.decodeEffect(Created)
 
 const redisOf = Effect.fnUntraced(function* (id: string) {
   const { redis } = yield* TestDatabase
-  const keys = (yield* Effect.promise(() => redis.keys(`*${id}*`))).toSorted()
+  const keys = yield* keysOfData(`*${id}*`)
   return { keys, values: yield* Effect.promise(() => redis.mget(keys)) }
 })
 
