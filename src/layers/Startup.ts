@@ -23,7 +23,9 @@ const prepare = Effect.gen(function* () {
   const { environment } = yield* Settings
   const announce = yield* Announcer
   const migrations = yield* Migrations
-  // First, since the registry is read under a claim.
+  // First of all: what follows reads and writes with it.
+  yield* checkAppLogin
+  // Before the rest, since the registry is read under a claim.
   const keys = yield* PlatformKeys
   yield* keys.refresh
   if (isHosted(environment)) {
@@ -41,7 +43,6 @@ const prepare = Effect.gen(function* () {
     // One tenant that can't be migrated must not take the others with it.
     for (const { error, slug } of report.failed) yield* announce(`Could not migrate ${slug}: ${error}`)
   }
-  yield* checkAppLogin
   return keys
 })
 

@@ -121,9 +121,11 @@ export class ApiKeys extends Context.Service<
             if (Option.isNone(tenant)) return
             yield* tenantDb(pool, { id: tenant.value.id, schema: tenant.value.schema_name })
               .query(
+                // The ids once more, since the planner can't guess how many rows a JSON has, and would read the table.
                 (sql, table) => sql`UPDATE ${table("api_keys")} k SET last_used_at = u.at
                   FROM jsonb_to_recordset(${PgTypes.jsonb(rowsOfUses(uses))}) AS u(id uuid, at timestamptz)
-                  WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)`
+                  WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
+                    AND k.id = ANY(${[...uses.keys()]}::uuid[])`
               )
               .pipe(orUnavailable)
           })
