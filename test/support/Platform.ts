@@ -19,6 +19,10 @@ const passwords = {
   backup: Redacted.make("backup-password-of-the-tests")
 }
 
+/** Files that run at one time don't see each other's keys. */
+// @effect-diagnostics-next-line processEnv:off
+const redisDatabase = process.env["VITEST_POOL_ID"] ?? "0"
+
 export const operatorKey = "aa_op_the-operator-key-of-the-tests"
 
 /** A database of the file's own in the run's Postgres, with the platform's roles. Dropped at the end. */
@@ -54,8 +58,8 @@ export class TestDatabase extends Context.Service<
 
       const redisUrl = Redacted.make(
         redis.password === ""
-          ? `redis://${redis.host}:${redis.port}`
-          : `redis://:${encodeURIComponent(redis.password)}@${redis.host}:${redis.port}`
+          ? `redis://${redis.host}:${redis.port}/${redisDatabase}`
+          : `redis://:${encodeURIComponent(redis.password)}@${redis.host}:${redis.port}/${redisDatabase}`
       )
       const client = yield* Effect.acquireRelease(
         Effect.sync(() => new RedisClient(Redacted.value(redisUrl))),
