@@ -5,7 +5,7 @@ import { MAX_LIMIT } from "../src/domain/Page.ts"
 import { Tenant, TenantName, TenantSlug } from "../src/domain/Tenant.ts"
 import { tenantSettingDefaults } from "../src/domain/TenantSettings.ts"
 import { ProvisionedTenant } from "../src/http/TenantsApi.ts"
-import { PlatformForCommands, print, run } from "../src/layers/CommandLine.ts"
+import { answered, asked, PlatformForCommands, print, run } from "../src/layers/CommandLine.ts"
 import { details, table } from "../src/layers/Table.ts"
 import { Provisioning } from "../src/services/Provisioning.ts"
 import { Tenants } from "../src/services/Tenants.ts"
@@ -45,10 +45,7 @@ const checkPassword = (flag: string, password: string) =>
 const readPassword = Effect.gen(function* () {
   const { canPrompt } = yield* TerminalCapabilities.TerminalCapabilities
   if (canPrompt) {
-    return yield* Prompt.run(Prompt.Hidden({ message: "Password of the first admin" })).pipe(
-      Effect.map(Redacted.value),
-      Effect.catchTag("QuitError", () => Effect.interrupt)
-    )
+    return Redacted.value(yield* answered(Prompt.Hidden({ message: "Password of the first admin" })))
   }
   const { stdin } = yield* Stdio.Stdio
   const text = yield* stdin.pipe(
@@ -64,12 +61,12 @@ const provision = Command.make(
   {
     slug: Flag.String("slug").pipe(
       Flag.withDescription("Name in URLs: 3 to 50 of a-z, 0-9 and -"),
-      Flag.withFallbackPrompt(Prompt.String({ message: "Slug" })),
+      Flag.withFallbackPrompt(asked("Slug", TenantSlug)),
       Flag.withSchema(TenantSlug)
     ),
     name: Flag.String("name").pipe(
       Flag.withDescription("Name for people"),
-      Flag.withFallbackPrompt(Prompt.String({ message: "Name" })),
+      Flag.withFallbackPrompt(asked("Name", TenantName)),
       Flag.withSchema(TenantName)
     ),
     email: Flag.String("admin-email").pipe(

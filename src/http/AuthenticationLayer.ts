@@ -2,6 +2,7 @@ import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { HttpServerRequest } from "effect/http"
 import { hash } from "node:crypto"
 import { actorOf, CurrentActor } from "../domain/Actor.ts"
+import type { Principal } from "../domain/Principal.ts"
 import { Authenticator } from "../services/Authenticator.ts"
 import type { Credentials } from "../services/Authenticator.ts"
 import { RateLimits } from "../services/RateLimits.ts"
@@ -19,7 +20,10 @@ const given = (value: string | undefined): Option.Option<Redacted.Redacted<strin
 const digestOf = ({ apiKey, bearer }: Credentials): string =>
   hash(
     "sha256",
-    [bearer, apiKey].map(Option.match({ onNone: () => "", onSome: Redacted.value })).join("\0"),
+    // Whichever way a secret came.
+    [bearer, apiKey]
+      .flatMap(Option.match({ onNone: () => [], onSome: (given) => [Redacted.value(given)] }))
+      .join("\0"),
     "base64"
   )
 
@@ -35,12 +39,22 @@ export const AuthenticationLayer = Layer.effect(
     const signInLimits = yield* SignInLimits
     const good = new Set<string>()
 
-    const remember = (digest: string) => {
+    /** Keys whose hash is remembered already: a key's id stands for one secret, and a hash of it costs each request. */
+    const knownKeys = new Set<string>()
+
+    const remember = (principal: Principal, credentials: Credentials) => {
+      if (principal._tag === "ApiKey") {
+        if (knownKeys.has(principal.keyId)) return
+        knownKeys.add(principal.keyId)
+      }
+      const digest = digestOf(credentials)
       if (good.has(digest)) return
       good.add(digest)
       if (good.size > REMEMBERED) {
         const oldest = good.values().next()
         if (oldest.done !== true) good.delete(oldest.value)
+        // Whichever key that was: all are remembered anew.
+        knownKeys.clear()
       }
     }
 
@@ -49,12 +63,9 @@ export const AuthenticationLayer = Layer.effect(
       if (Option.isNone(credentials.bearer) && Option.isNone(credentials.apiKey)) {
         return yield* authenticator.authenticate(credentials)
       }
-      const digest = digestOf(credentials)
       const failures = signInLimits.credentials(yield* currentAddress)
-      if (!good.has(digest)) {
-        const refused = yield* limits.refused(failures)
-        if (refused !== undefined) yield* enforce(refused)
-      }
+      const refused = yield* limits.refused(failures)
+      if (refused !== undefined && !good.has(digestOf(credentials))) yield* enforce(refused)
       const principal = yield* Effect.catchTag(
         authenticator.authenticate(credentials),
         "Unauthenticated",
@@ -64,7 +75,7 @@ export const AuthenticationLayer = Layer.effect(
             return yield* error
           })
       )
-      remember(digest)
+      remember(principal, credentials)
       return principal
     })
 

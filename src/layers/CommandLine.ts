@@ -7,6 +7,7 @@ import {
   Effect,
   Layer,
   Logger,
+  Option,
   Predicate,
   References,
   Runtime,
@@ -14,7 +15,18 @@ import {
   Stdio,
   Terminal
 } from "effect"
-import { CliConfig, CliError, CliOutput, Command, Flag, GlobalFlag, TerminalCapabilities } from "effect/cli"
+import {
+  CliConfig,
+  CliError,
+  CliOutput,
+  Command,
+  Completions,
+  Flag,
+  GlobalFlag,
+  Prompt,
+  TerminalCapabilities
+} from "effect/cli"
+import type { HelpDoc } from "effect/cli"
 import { SqlError } from "effect/sql"
 import manifest from "../../package.json" with { type: "json" }
 import { CurrentActor } from "../domain/Actor.ts"
@@ -27,14 +39,9 @@ import { Announcer, Installation } from "./Installation.ts"
 import { ControlPlaneLayer, StorageLayer } from "./Platform.ts"
 import { Settings } from "./Settings.ts"
 import { RegistryOutdated } from "./Startup.ts"
+import { nearest } from "./Nearest.ts"
 import { plain } from "./Table.ts"
 import type { Sheet } from "./Table.ts"
-
-/** The built-in one, with a name that leaves room for the others' in the help. */
-const Completions = GlobalFlag.Action({
-  flag: GlobalFlag.Completions.flag.pipe(Flag.withMetavar("shell")),
-  run: GlobalFlag.Completions.run
-})
 
 /** `--json`: one JSON document on standard output, and nothing else there. */
 export const Json = GlobalFlag.Setting("json")({
@@ -45,6 +52,39 @@ export const Json = GlobalFlag.Setting("json")({
   )
 })
 export type Json = GlobalFlag.Setting.Identifier<"json">
+
+const shells: ReadonlyArray<Completions.Shell> = ["bash", "zsh", "fish"]
+
+/** What every command takes besides its own. The built-in completions leave these out. */
+const globalFlags = (): ReadonlyArray<Completions.FlagDescriptor> =>
+  Completions.fromCommand(
+    Command.make("all", {
+      help: GlobalFlag.Help.flag,
+      version: GlobalFlag.Version.flag,
+      completions: CompletionsAction.flag,
+      json: Json.flag
+    })
+  ).flags.map((flag) => ({ ...flag, negation: false }))
+
+const withGlobalFlags = (command: Completions.CommandDescriptor): Completions.CommandDescriptor => ({
+  ...command,
+  flags: [...command.flags, ...globalFlags()],
+  subcommands: command.subcommands.map(withGlobalFlags)
+})
+
+/** `--completions`: a script that teaches a shell a program's commands and flags. */
+const CompletionsAction: GlobalFlag.Action<Option.Option<Completions.Shell>> = GlobalFlag.Action({
+  flag: Flag.Literals("completions", shells).pipe(
+    Flag.withMetavar("shell"),
+    Flag.withDescription("Print a completion script"),
+    Flag.optional
+  ),
+  run: Effect.fnUntraced(function* (shell, { command }) {
+    if (Option.isNone(shell)) return
+    const described = withGlobalFlags(Completions.fromCommand(command))
+    yield* Console.log(Completions.generate(command.name, shell.value, described))
+  })
+})
 
 /** A program that ends with this code. What there is to say has been said. */
 class Ended extends Schema.TaggedError<Ended>()("Ended", { code: Schema.Int }) {
@@ -68,16 +108,45 @@ export const print = Effect.fnUntraced(function* (document: unknown, text: (shee
   yield* Console.log((yield* Json) ? JSON.stringify(document, undefined, 2) : text(yield* sheet))
 })
 
-const didYouMean = ([first]: ReadonlyArray<string>): string =>
-  first === undefined ? "" : `. Did you mean ${first}?`
+/** Runs a prompt. Ctrl-C there ends the program as it does anywhere. */
+export const answered = <A>(prompt: Prompt.Prompt<A>) =>
+  Prompt.run(prompt).pipe(
+    // What is asked stands on a line of its own, also where no answer came.
+    Effect.catchTag("QuitError", () => Effect.andThen(Console.log(""), Effect.interrupt))
+  )
+
+/** For `Flag.withFallbackPrompt`: asks for a value until one fits the schema. */
+export const asked = (message: string, schema: Schema.ConstraintDecoder<unknown>) =>
+  answered(
+    Prompt.String({
+      message,
+      validate: (given) =>
+        Schema.decodeUnknownEffect(schema)(given).pipe(
+          Effect.as(given),
+          Effect.mapError((error) => error.message)
+        )
+    })
+  ).pipe(Effect.map(Prompt.succeed))
+
+const didYouMean = (given: string, names: ReadonlyArray<string>): string =>
+  Option.match(nearest(given, names), {
+    onNone: () => "",
+    onSome: (name) => `. Did you mean ${name}?`
+  })
 
 /** One line for a wrong invocation. A secret's value is `<redacted>` in these already. */
-const usageLine = (error: CliError.NonShowHelpErrors): string => {
+const usageLine = (error: CliError.NonShowHelpErrors, help: HelpDoc.HelpDoc): string => {
   switch (error._tag) {
-    case "UnrecognizedOption":
-      return `There is no flag ${error.option}${didYouMean(error.suggestions)}`
-    case "UnknownSubcommand":
-      return `There is no command ${error.subcommand}${didYouMean(error.suggestions)}`
+    // The suggestions in these errors know nothing of the flags that every command takes.
+    case "UnrecognizedOption": {
+      const flags = [...help.flags, ...(help.inheritedFlags ?? []), ...(help.globalFlags ?? [])]
+      const names = flags.map(({ name }) => (name.startsWith("--") ? name : `--${name}`))
+      return `There is no flag ${error.option}${didYouMean(error.option, names)}`
+    }
+    case "UnknownSubcommand": {
+      const names = (help.subcommands ?? []).flatMap(({ commands }) => commands.map(({ name }) => name))
+      return `There is no command ${error.subcommand}${didYouMean(error.subcommand, names)}`
+    }
     default:
       return error.message.replace("Expected: Schema validation failed: ", "")
   }
@@ -91,7 +160,7 @@ const PresenterLayer = CliOutput.layerPresenter({
   present: (event) => {
     if (event._tag === "InvalidInvocation") {
       const [error] = event.errors
-      const line = error === undefined ? "Wrong usage" : usageLine(error)
+      const line = error === undefined ? "Wrong usage" : usageLine(error, event.helpDoc)
       return Console.error(`${plain(line)}\nSee: ${event.commandPath.join(" ")} --help`)
     }
     return event._tag === "Help" && event.reason === "Implicit"
@@ -111,6 +180,8 @@ export const failureLine = (error: unknown): string => {
   return `${Predicate.hasProperty(error, "_tag") ? String(error._tag) : "InternalError"}: ${error.message}`
 }
 
+const oneLine = (text: string): string => plain(text.trim().replaceAll(/\s*\n\s*/g, " "))
+
 /** Says what a program ended with, and turns it into the exit code. */
 const report = (cause: Cause.Cause<unknown>) =>
   Effect.gen(function* () {
@@ -121,7 +192,7 @@ const report = (cause: Cause.Cause<unknown>) =>
       return yield* new Ended({ code: WRONG_USAGE })
     // A defect is ours to mend: where somebody looks on, with all that is known of it.
     if (Cause.hasDies(cause)) yield* Effect.logError(cause)
-    yield* Console.error(plain(failureLine(error)))
+    yield* Console.error(oneLine(failureLine(error)))
     return yield* new Ended({ code: FAILED })
   })
 
@@ -130,9 +201,10 @@ const AnnouncementsLayer = Layer.unwrap(
   Effect.gen(function* () {
     const stdio = yield* Stdio.Stdio
     const isWatched = yield* stdio.stderrIsTerminal
+    const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
     return Layer.mergeAll(
       Layer.succeed(Announcer, isWatched ? Console.error : () => Effect.void),
-      Logger.layer(isWatched ? [Logger.consolePretty()] : []),
+      Logger.layer(isWatched ? [Logger.consolePretty({ colors: canColor })] : []),
       Layer.succeed(Logger.LogToStderr, true),
       Layer.succeed(References.MinimumLogLevel, "Warn")
     )
@@ -144,7 +216,7 @@ const CapabilitiesLayer = Layer.unwrap(
   Effect.gen(function* () {
     const stdio = yield* Stdio.Stdio
     const found = yield* TerminalCapabilities.TerminalCapabilities
-    const isForMachines = (yield* stdio.args).includes("--json")
+    const isForMachines = (yield* stdio.args).some((arg) => arg === "--json" || arg.startsWith("--json="))
     return Layer.succeed(TerminalCapabilities.TerminalCapabilities, {
       ...found,
       canPrompt: found.canPrompt && !isForMachines
@@ -157,7 +229,7 @@ const ProgramLayer = Layer.mergeAll(
   AnnouncementsLayer,
   CapabilitiesLayer,
   CliConfig.layer({
-    builtIns: [GlobalFlag.Help, GlobalFlag.Version, Completions]
+    builtIns: [GlobalFlag.Help, GlobalFlag.Version, CompletionsAction]
   })
 ).pipe(Layer.provideMerge(NodeServices.layer))
 

@@ -19,8 +19,10 @@ export const progressBar: Effect.Effect<
   const stdio = yield* Stdio.Stdio
   const isWatched = yield* stdio.stderrIsTerminal
   const write = (text: string) => (isWatched ? Effect.sync(() => process.stderr.write(text)) : Effect.void)
-  yield* Effect.addFinalizer(() => write(CLEAR_LINE))
+  let isDrawn = false
+  yield* Effect.addFinalizer(() => (isDrawn ? write(CLEAR_LINE) : Effect.void))
   return ({ done, total }: Progress) => {
+    isDrawn = true
     const filled = Math.round((done / total) * BAR_WIDTH)
     return Effect.asVoid(
       write(`${CLEAR_LINE}${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)} ${done} of ${total}`)

@@ -106,6 +106,8 @@ export const table = <Row>(
           columns.map((column) => column.elastic === true || column.wraps === true),
           sheet.width - GAP.length * (columns.length - 1)
         )
+  // A sheet too narrow for the least of all columns: the last ones are not to be seen.
+  const within = (line: string) => (sheet.width === undefined ? line : clip(line, sheet.width))
   const lines = (texts: ReadonlyArray<string>): ReadonlyArray<string> => {
     const parts = texts.map((text, index) => {
       const width = widths[index] ?? 0
@@ -113,10 +115,12 @@ export const table = <Row>(
     })
     const height = Math.max(...parts.map((part) => part.length))
     return Array.from({ length: height }, (_, row) =>
-      parts
-        .map((part, index) => pad(part[row] ?? "", widths[index] ?? 0))
-        .join(GAP)
-        .trimEnd()
+      within(
+        parts
+          .map((part, index) => pad(part[row] ?? "", widths[index] ?? 0))
+          .join(GAP)
+          .trimEnd()
+      )
     )
   }
   const headers = lines(columns.map((column) => column.header)).map((line) => bold(line, sheet))

@@ -1,7 +1,9 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect, FileSystem, Layer, Path, Redacted, Schema } from "effect"
+import { Effect, FileSystem, Layer, Path, Redacted, Schema, Stream } from "effect"
 import { NodeServices } from "@effect/platform-node"
+import { CliOutput } from "effect/cli"
 import { SecureRandom } from "effect/crypto"
+import { ChildProcess } from "effect/process"
 import { Tenant } from "../../src/domain/Tenant.ts"
 import { ProvisionedTenant } from "../../src/http/TenantsApi.ts"
 import { Passwords } from "../../src/services/Passwords.ts"
@@ -23,6 +25,14 @@ const opens = Effect.fnUntraced(function* (slug: string, password: string) {
   const passwords = yield* Passwords
   return yield* passwords.verify(Redacted.make(password), row?.hashed_password ?? "")
 })
+
+/** As bash itself does at the tab key: `$0` is the line so far. */
+const COMPLETE = `eval "$SCRIPT"
+COMP_LINE="$0" COMP_POINT=\${#COMP_LINE}
+read -ra COMP_WORDS <<< "$COMP_LINE"
+COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
+_tenants tenants "\${COMP_WORDS[COMP_CWORD]}" "\${COMP_WORDS[COMP_CWORD - 1]}"
+echo "\${COMPREPLY[*]}"`
 
 const lines = (text: string) => text.trimEnd().split("\n").length
 
@@ -143,7 +153,8 @@ layer(Lab, onRealClock)("bin/tenants", (it) => {
           "--admin-email"
         ],
         [["provison"], "Did you mean provision?"],
-        [["list", "--colour"], "--colour"],
+        [["list", "--josn"], "Did you mean --json?"],
+        [["list", "--colour"], "no flag --colour\n"],
         [["show"], "slug"],
         [["settings", "abc", "--set", "guard.level=strict"], `'guard.level="text"'`]
       ]
@@ -156,6 +167,83 @@ layer(Lab, onRealClock)("bin/tenants", (it) => {
         assert.include(stderr, named)
         assert.notInclude(stderr, "long enough")
       }
+    })
+  )
+
+  it.effect("fits a terminal, in no color where none is wanted", () =>
+    Effect.gen(function* () {
+      const slug = freshSlug("a-slug-that-is-longer-than-most")
+      yield* Effect.acquireUseRelease(
+        tenants("provision", "--slug", slug, "--name", "株式会社スカイベラ ".repeat(5)),
+        () =>
+          Effect.gen(function* () {
+            const list = (env: Readonly<Record<string, string>>) =>
+              runProgram("tenants", ["list"], { env, terminal: { columns: 50 } })
+            const [plain, styled] = yield* Effect.all([list({ NO_COLOR: "1" }), list({})], { concurrency: 2 })
+            assert.deepStrictEqual([plain.code, styled.code], [0, 0], plain.stdout)
+            assert.notInclude(plain.stdout, "\u001b")
+            assert.include(styled.stdout, "\u001b[1mSLUG")
+            for (const line of plain.stdout.split("\r\n"))
+              assert.isAtMost(CliOutput.displayWidth(line), 50, line)
+            assert.match(plain.stdout, /^a-slug\S*… +株/m)
+          }),
+        () =>
+          Effect.gen(function* () {
+            const { superuser: sql } = yield* Programs
+            yield* sql`DROP SCHEMA ${sql(`tenant_${slug.replaceAll("-", "_")}`)} CASCADE`
+            yield* sql`DELETE FROM shared.tenants WHERE slug = ${slug}`
+          }).pipe(Effect.orDie)
+      )
+    })
+  )
+
+  it.effect("asks at a terminal only, not where a machine reads, and ends with 130 on Ctrl-C", () =>
+    Effect.gen(function* () {
+      const terminal = { columns: 80, prompt: "Slug", typed: "No_Slug\r\u0003" }
+      const [asked, forMachines] = yield* Effect.all(
+        [
+          runProgram("tenants", ["provision"], { terminal }),
+          runProgram("tenants", ["provision", "--json"], { terminal })
+        ],
+        { concurrency: 2 }
+      )
+      assert.strictEqual(asked.code, 130, asked.stdout)
+      // A wrong answer is asked for again.
+      assert.include(asked.stdout, "Expected 3 to 50")
+      assert.deepStrictEqual([forMachines.code, forMachines.stdout], [2, ""])
+    })
+  )
+
+  it.effect("teaches bash, zsh and fish its commands and all flags", () =>
+    Effect.gen(function* () {
+      const script = (shell: string) => tenants("--completions", shell)
+      const [bash, zsh, fish] = yield* Effect.all([script("bash"), script("zsh"), script("fish")], {
+        concurrency: 3
+      })
+      for (const { code, stdout } of [bash, zsh, fish]) {
+        assert.strictEqual(code, 0)
+        for (const word of ["provision", "admin-password-stdin", "json", "help"]) assert.include(stdout, word)
+      }
+      assert.match(zsh.stdout, /^#compdef tenants\n/)
+      assert.match(fish.stdout, /^complete -c tenants /m)
+      // Of the three, only bash is on every machine: what it makes of the script is seen.
+      const completed = Effect.fnUntraced(function* (line: string) {
+        const { stdout } = yield* ChildProcess.make("bash", ["-c", COMPLETE, line], {
+          env: { SCRIPT: bash.stdout },
+          extendEnv: true
+        })
+        return yield* stdout.pipe(Stream.decodeText(), Stream.mkString)
+      }, Effect.scoped)
+      const answers = yield* Effect.forEach(
+        ["tenants su", "tenants list --j", "tenants provision --admin-p", "tenants --completions f"],
+        completed
+      )
+      assert.deepStrictEqual(answers, [
+        "suspend\n",
+        "--json\n",
+        "--admin-password --admin-password-stdin\n",
+        "fish\n"
+      ])
     })
   )
 

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
 import { CliOutput } from "effect/cli"
 import { table } from "../../src/layers/Table.ts"
 import type { Column } from "../../src/layers/Table.ts"
@@ -31,6 +32,18 @@ describe("table", () => {
       assert.strictEqual(text.split("z").length - 1, 90)
     }
   })
+
+  it.prop(
+    "has no line that is wider than the sheet, whatever the values and the width",
+    [
+      Schema.Array(Schema.Struct({ slug: Schema.String, name: Schema.String, detail: Schema.String })),
+      Schema.Int.check(Schema.isBetween({ minimum: 2, maximum: 60 }))
+    ],
+    ([values, width]) => {
+      for (const line of table(values, columns, { width, color: false }).split("\n"))
+        assert.isAtMost(CliOutput.displayWidth(line), width, line)
+    }
+  )
 
   it("cuts nothing off where there is no terminal", () => {
     const text = table(rows, columns, { width: undefined, color: false })

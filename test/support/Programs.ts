@@ -1,5 +1,5 @@
 import { NodeServices } from "@effect/platform-node"
-import { Context, Effect, FileSystem, Layer, Option, Path, Schema, Stream } from "effect"
+import { Context, Deferred, Effect, FileSystem, Layer, Option, Path, Schema, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import type { SqlClient } from "effect/sql"
 import { randomBytes } from "node:crypto"
@@ -19,7 +19,14 @@ export interface Outcome {
 interface RunOptions {
   readonly stdin?: string
   readonly env?: Readonly<Record<string, string>>
+  /**
+   * In a terminal, so many columns wide; what a person types there goes in once the prompt is seen. Standard output is
+   * what the terminal shows, without standard error.
+   */
+  readonly terminal?: { readonly columns: number; readonly prompt?: string; readonly typed?: string }
 }
+
+const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 
 /** To compile the same modules anew is most of what a program's process has to do. */
 const compileCache = fileURLToPath(new URL("../../node_modules/.cache/programs", import.meta.url))
@@ -61,17 +68,46 @@ export class Programs extends Context.Service<
       const context = yield* Effect.context<ChildProcessServices>()
 
       const run = Effect.fnUntraced(
-        function* (program: string, args: ReadonlyArray<string>, { env = {}, stdin }: RunOptions = {}) {
+        function* (
+          program: string,
+          args: ReadonlyArray<string>,
+          { env = {}, stdin, terminal }: RunOptions = {}
+        ) {
           const file = fileURLToPath(new URL(`../../bin/${program}.ts`, import.meta.url))
-          const handle = yield* ChildProcess.make(process.execPath, [file, ...args], {
+          const words = [process.execPath, file, ...args]
+          const prompted = yield* Deferred.make<void>()
+          // The stream stays open as a terminal does: its end would be typed as one.
+          const typed = Stream.concat(
+            Stream.fromEffect(
+              Effect.as(Deferred.await(prompted), new TextEncoder().encode(terminal?.typed ?? ""))
+            ),
+            Stream.never
+          )
+          const inTerminal = `stty cols ${terminal?.columns} && exec ${words.map(quoted).join(" ")} 2>/dev/null`
+          const [command = "", ...rest] =
+            terminal === undefined ? words : ["script", "-qec", inTerminal, "/dev/null"]
+          const handle = yield* ChildProcess.make(command, rest, {
             cwd: folder,
             env: { PATH: process.env["PATH"], NODE_COMPILE_CACHE: compileCache, DATA_DIR: dataDir, ...env },
             extendEnv: false,
-            stdin: stdin === undefined ? "ignore" : Stream.make(new TextEncoder().encode(stdin))
+            stdin:
+              terminal !== undefined
+                ? typed
+                : stdin === undefined
+                  ? "ignore"
+                  : Stream.make(new TextEncoder().encode(stdin))
           })
           const [stdout, stderr, code] = yield* Effect.all(
             [
-              handle.stdout.pipe(Stream.decodeText(), Stream.mkString),
+              handle.stdout.pipe(
+                Stream.decodeText(),
+                Stream.tap((text) =>
+                  terminal?.prompt !== undefined && text.includes(terminal.prompt)
+                    ? Deferred.succeed(prompted, undefined)
+                    : Effect.void
+                ),
+                Stream.mkString
+              ),
               handle.stderr.pipe(Stream.decodeText(), Stream.mkString),
               handle.exitCode
             ],
