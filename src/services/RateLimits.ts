@@ -1,4 +1,4 @@
-import { Clock, Context, Duration, Effect, Layer, Scope } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Layer, Scope } from "effect"
 import type { RateLimiter } from "effect/persistence"
 import { makeLocalLimiter, SharedLimiter } from "./RateLimitStores.ts"
 import { Redis } from "./Redis.ts"
@@ -56,6 +56,20 @@ interface Entry {
 }
 
 type Outcome = { readonly granted: boolean; readonly remaining: number; readonly resetMillis: number }
+
+/**
+ * Fails when Redis has had its time. A process that was held up itself sees its timers before the answers that have long
+ * arrived: they are read first, or a busy moment would count as Redis being away.
+ */
+const outOfPatience: Effect.Effect<never, Cause.TimeoutError> = Effect.sleep(PATIENCE).pipe(
+  Effect.andThen(
+    Effect.callback<void>((resume) => {
+      const waiting = setImmediate(() => resume(Effect.void))
+      return Effect.sync(() => clearImmediate(waiting))
+    })
+  ),
+  Effect.andThen(Effect.fail(new Cause.TimeoutError()))
+)
 
 /**
  * Limits on how often something may be done, counted in Redis by `effect`'s fixed windows, for all instances together.
@@ -199,7 +213,7 @@ export class RateLimits extends Context.Service<
           away
             ? here
             : consume(shared, policy, tokens).pipe(
-                Effect.timeout(PATIENCE),
+                Effect.raceFirst(outOfPatience),
                 Effect.catch(() => Effect.andThen(goLocal, here))
               )
         )
