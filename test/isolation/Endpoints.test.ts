@@ -99,7 +99,17 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
     { own: { method: "GET", path: "/api/v1/records/notes?limit=200" } },
     { lists: ({ recordCursor }) => ({ method: "GET", path: `/api/v1/records/notes?cursor=${recordCursor}` }) }
   ],
-  "records.get": [{ names: (names) => ({ method: "GET", path: record(names) }) }],
+  "records.get": [
+    { names: (names) => ({ method: "GET", path: record(names) }) },
+    // Not 304 either: that would tell that it is there, and in which version.
+    ...versions.map((version) => ({
+      names: (names: Names): Call => ({
+        method: "GET",
+        path: record(names),
+        headers: { "if-none-match": version }
+      })
+    }))
+  ],
   "records.replace": [replace, ...versions.map((version) => ifMatch(version, replace))].map((names) => ({
     names
   })),
