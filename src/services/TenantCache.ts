@@ -37,9 +37,9 @@ export class TenantCache extends Context.Service<
     readonly remove: (key: string) => Effect.Effect<boolean, DependencyUnavailable>
   }
 >()("agent-army/services/TenantCache") {
-  static readonly layer: Layer.Layer<TenantCache, never, TenantContext | Redis> = Layer.effect(
-    TenantCache,
-    Effect.gen(function* () {
+  /** For a request, which makes all of its tenant's services in one layer (`TenantServices`). */
+  static readonly make: Effect.Effect<TenantCache["Service"], never, TenantContext | Redis> = Effect.gen(
+    function* () {
       const redis = yield* Redis
       const { tenantId } = yield* TenantContext
       const prefix = tenantPrefix(tenantId)
@@ -67,6 +67,7 @@ export class TenantCache extends Context.Service<
           ),
         remove: (key) => redis.use((client) => client.del(keyOf(key))).pipe(Effect.map((count) => count > 0))
       })
-    })
+    }
   )
+  static readonly layer = Layer.effect(TenantCache, this.make)
 }

@@ -34,14 +34,15 @@ export class TenantDb extends Context.Service<
     ) => Effect.Effect<A, E | DbError, R>
   }
 >()("agent-army/services/TenantDb") {
-  static readonly layer: Layer.Layer<TenantDb, never, TenantContext | TenantPool> = Layer.effect(
-    TenantDb,
-    Effect.gen(function* () {
+  /** For a request, which makes all of its tenant's services in one layer (`TenantServices`). */
+  static readonly make: Effect.Effect<TenantDb["Service"], never, TenantContext | TenantPool> = Effect.gen(
+    function* () {
       const tenant = yield* TenantContext
       const pool = yield* TenantPool
       return tenantDb(pool, { id: tenant.tenantId, schema: tenant.schema })
-    })
+    }
   )
+  static readonly layer = Layer.effect(TenantDb, this.make)
 }
 
 /**

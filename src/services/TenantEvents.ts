@@ -78,8 +78,8 @@ export class TenantEvents extends Context.Service<
     ) => Effect.Effect<Subscription, DependencyUnavailable | RateLimited, Scope.Scope>
   }
 >()("agent-army/services/TenantEvents") {
-  static readonly layer: Layer.Layer<TenantEvents, never, TenantContext | Redis | EventReader> = Layer.effect(
-    TenantEvents,
+  /** For a request, which makes all of its tenant's services in one layer (`TenantServices`). */
+  static readonly make: Effect.Effect<TenantEvents["Service"], never, TenantContext | Redis | EventReader> =
     Effect.gen(function* () {
       const redis = yield* Redis
       const reader = yield* EventReader
@@ -120,7 +120,7 @@ export class TenantEvents extends Context.Service<
         })
       })
     })
-  )
+  static readonly layer = Layer.effect(TenantEvents, this.make)
 }
 
 /** A stream, as one subscriber reads it. */
