@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url"
 import manifest from "../package.json" with { type: "json" }
 
 const root = fileURLToPath(new URL("..", import.meta.url))
-const ENTRIES = ["src/http/Client", "src/http/PromiseClient"]
+const ENTRIES = ["src/http/Client", "src/http/PromiseClient", "src/http/Subscription"]
 
 class BuildFailed extends Schema.TaggedError<BuildFailed>()("BuildFailed", { message: Schema.String }) {}
 
@@ -55,6 +55,10 @@ const describe = {
   exports: {
     ".": { types: "./lib/src/http/Client.d.ts", default: "./lib/src/http/Client.js" },
     "./promises": { types: "./lib/src/http/PromiseClient.d.ts", default: "./lib/src/http/PromiseClient.js" },
+    "./subscription": {
+      types: "./lib/src/http/Subscription.d.ts",
+      default: "./lib/src/http/Subscription.js"
+    },
     "./domain/*": { types: "./lib/src/domain/*.d.ts", default: "./lib/src/domain/*.js" }
   },
   files: ["lib"],

@@ -29,7 +29,8 @@ const idOf = (principal: Principal): string =>
     ? `user:${principal.userId}`
     : principal._tag === "ApiKey"
       ? `key:${principal.keyId}`
-      : `operator:${principal.name}`
+      : // By its id: a name may be another key's tomorrow. The one of the settings has none.
+        `operator:${principal.id ?? ""}`
 
 const textOf = ({ body }: HttpServerResponse.HttpServerResponse): string | undefined =>
   body._tag === "Empty" ? "" : body._tag === "Uint8Array" ? Buffer.from(body.body).toString() : undefined

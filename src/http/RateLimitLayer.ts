@@ -25,7 +25,7 @@ export const ownLimit = (limit: number): number =>
 
 const policiesOf = (principal: Principal, limit: number): ReadonlyArray<Policy> => {
   if (principal._tag === "Operator") {
-    const key = `p:rate:operator:${principal.name}`
+    const key = `p:rate:operator:${principal.id ?? ""}`
     return [{ name: "operator", key, limit: OPERATOR_LIMIT, windowSeconds: WINDOW_SECONDS }]
   }
   const prefix = `${tenantPrefix(principal.tenantId)}rate:`

@@ -4,7 +4,7 @@ import { OperatorKeys } from "../../src/services/OperatorKeys.ts"
 import { eventually } from "../support/Eventually.ts"
 import { onRealClock, startServer, TestApp, TestDatabase } from "../support/Platform.ts"
 import { send } from "../support/RawHttp.ts"
-import { provisionTenant } from "../support/Tenants.ts"
+import { provisionTenant, uniqueSlug } from "../support/Tenants.ts"
 
 layer(TestApp, onRealClock)("Operator keys", (it) => {
   it.effect("open the control plane by name, and on no instance for a second after they are revoked", () =>
@@ -41,6 +41,27 @@ layer(TestApp, onRealClock)("Operator keys", (it) => {
       yield* keys.revoke("maria")
       yield* eventually("it is refused", list, (status) => status === 401)
       assert.isBelow((yield* Clock.currentTimeMillis) - told, 1_000)
+    })
+  )
+
+  it.effect("that get a revoked key's name get none of its answers", () =>
+    Effect.gen(function* () {
+      const keys = yield* OperatorKeys
+      const slug = uniqueSlug("acme")
+      const provision = (key: Redacted.Redacted<string>) =>
+        send({
+          method: "POST",
+          path: "/api/v1/tenants",
+          headers: { authorization: `Bearer ${Redacted.value(key)}`, "idempotency-key": slug },
+          body: { slug, name: "Acme", admin_email: "admin@acme.example" }
+        })
+      const first = yield* keys.create({ name: "nina" })
+      assert.include((yield* provision(first.key)).text, "password")
+      yield* keys.revoke("nina")
+      const second = yield* keys.create({ name: "nina" })
+      const answer = yield* provision(second.key)
+      assert.strictEqual(answer.status, 409)
+      assert.notInclude(answer.text, "password")
     })
   )
 })

@@ -6,9 +6,10 @@ import { Arbitrary, Clock, Context, Effect, Fiber, Layer, Redacted, Schema, Stre
 import { BEGINNING, EventType, StreamName } from "../../src/domain/Event.ts"
 import { CollectionName } from "../../src/domain/Record.ts"
 import { StateKey } from "../../src/domain/State.ts"
-import { subscribe } from "../../src/http/Client.ts"
+import { subscribe } from "../../src/http/Subscription.ts"
 import { eventually } from "../support/Eventually.ts"
 import { onRealClock, startServer, TestApp, TestServer } from "../support/Platform.ts"
+import { turns } from "../support/EventLoop.ts"
 import { send } from "../support/RawHttp.ts"
 import { provisionTenant } from "../support/Tenants.ts"
 import type { TestTenant } from "../support/Tenants.ts"
@@ -39,12 +40,6 @@ const Step = Schema.Struct({
   pause: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 6 }))
 })
 const Plan = Schema.Array(Step).check(Schema.isMinLength(3), Schema.isMaxLength(7))
-
-const turn = Effect.callback<void>((resume) => {
-  const waiting = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(waiting))
-})
-const turns = (count: number) => Effect.repeat(turn, { times: count })
 
 /** One tenant of the crowd, and what the test remembers of what it did. */
 interface Member {

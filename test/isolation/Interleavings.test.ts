@@ -9,6 +9,7 @@ import { TenantPool } from "../../src/services/TenantPool.ts"
 import { TenantServicesLayer } from "../../src/services/TenantServices.ts"
 import { UserId, UserPrincipal } from "../../src/domain/Principal.ts"
 import { onRealClock, TestDatabase, TestPlatform } from "../support/Platform.ts"
+import { turns } from "../support/EventLoop.ts"
 import { tenantInDatabase, tenantPool } from "../support/RawSession.ts"
 import type { TenantInDatabase } from "../support/RawSession.ts"
 
@@ -40,12 +41,6 @@ const Step = Schema.Struct({
   interruptAfter: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 99 }))
 })
 const Schedule = Schema.Array(Step).check(Schema.isMinLength(5), Schema.isMaxLength(11))
-
-const turn = Effect.callback<void>((resume) => {
-  const waiting = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(waiting))
-})
-const turns = (count: number) => Effect.repeat(turn, { times: count })
 
 class Crowd extends Context.Service<
   Crowd,
