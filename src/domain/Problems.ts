@@ -167,6 +167,34 @@ export class DependencyUnavailable extends HttpApiError.Problem<DependencyUnavai
   members("DependencyUnavailable")
 ) {}
 
+/** 422: the tenant's policy is `block`, and the guard flags the input. */
+export class PromptInjectionBlocked extends HttpApiError.Problem<PromptInjectionBlocked>()(
+  "PromptInjectionBlocked",
+  { type: type("prompt-injection-blocked"), status: 422, title: "The prompt looks like an injection" },
+  { ...members("PromptInjectionBlocked"), categories: Schema.optionalKey(Schema.Array(Schema.String)) }
+) {}
+
+/** 402: the tenant's monthly budget is spent. */
+export class BudgetExceeded extends HttpApiError.Problem<BudgetExceeded>()(
+  "BudgetExceeded",
+  { type: type("budget-exceeded"), status: 402, title: "The monthly budget is spent" },
+  members("BudgetExceeded")
+) {}
+
+/** 502: every provider of the group failed; `detail` says which and why. */
+export class ProviderUnavailable extends HttpApiError.Problem<ProviderUnavailable>()(
+  "ProviderUnavailable",
+  { type: type("provider-unavailable"), status: 502, title: "No LLM provider could answer" },
+  members("ProviderUnavailable")
+) {}
+
+/** 503: no provider of the group has a key. */
+export class ProviderNotConfigured extends HttpApiError.Problem<ProviderNotConfigured>()(
+  "ProviderNotConfigured",
+  { type: type("provider-not-configured"), status: 503, title: "No LLM provider is configured" },
+  members("ProviderNotConfigured")
+) {}
+
 /** Every problem, for the place that renders them. */
 export type Problem =
   | Unauthenticated
@@ -189,3 +217,7 @@ export type Problem =
   | InvalidRequest
   | InternalError
   | DependencyUnavailable
+  | PromptInjectionBlocked
+  | BudgetExceeded
+  | ProviderUnavailable
+  | ProviderNotConfigured
