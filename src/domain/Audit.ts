@@ -20,7 +20,10 @@ export const AuditAction = Schema.Literals([
   "operator_key.created",
   "operator_key.revoked",
   "signing_key.rotated",
-  "claim_key.rotated"
+  "claim_key.rotated",
+  "guard.flagged",
+  "guard.blocked",
+  "guard.leak_detected"
 ])
 export type AuditAction = typeof AuditAction.Type
 
