@@ -17,6 +17,8 @@ export const AuditAction = Schema.Literals([
   "api_key.created",
   "api_key.rotated",
   "api_key.revoked",
+  "secret.set",
+  "secret.removed",
   "operator_key.created",
   "operator_key.revoked",
   "signing_key.rotated",

@@ -7,6 +7,7 @@ import { EventsApi } from "./EventsApi.ts"
 import { KeysApi } from "./KeysApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
+import { SecretsApi } from "./SecretsApi.ts"
 import { StateApi } from "./StateApi.ts"
 import { SystemApi } from "./SystemApi.ts"
 import { TenantsApi } from "./TenantsApi.ts"
@@ -20,6 +21,7 @@ export class Api extends HttpApi.make("agent-army")
   .add(UsersApi)
   .add(RecordsApi)
   .add(StateApi)
+  .add(SecretsApi)
   .add(AuditApi)
   .add(EventsApi)
   .add(KeysApi)

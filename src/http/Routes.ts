@@ -15,6 +15,7 @@ import { KeysHandlers } from "./KeysHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
 import { RateLimitLayer } from "./RateLimitLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
+import { SecretsHandlers } from "./SecretsHandlers.ts"
 import { StillAllowed } from "./StillAllowed.ts"
 import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
@@ -38,6 +39,7 @@ export const Routes = (options: RoutesOptions) => {
       UsersHandlers,
       RecordsHandlers,
       StateHandlers,
+      SecretsHandlers,
       AuditHandlers,
       EventsHandlers,
       KeysHandlers,

@@ -49,6 +49,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
         records: service,
         state: service,
         events: service,
+        secrets: service,
         users: { authorization: `Bearer ${Redacted.value(acme.accessToken)}` }
       }
       const userId = (yield* acme.asUser.auth.me()).id
@@ -65,6 +66,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
             .replace("api-keys/{id}", `api-keys/${keyId}`)
             .replace("{id}", id.startsWith("users.") ? userId : String(member(record.json, "id")))
             .replace("{key}", "presence")
+            .replace("{name}", "openai_api_key")
             .replace("{stream}", "tickets")
             .replace("{tenant}", acme.slug)
           const answer = yield* sendJson(
@@ -157,6 +159,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           .replace("{collection}", "notes")
           .replace("{id}", String(member(record.json, "id")))
           .replace("{key}", "presence")
+          .replace("{name}", "openai_api_key")
           .replace("{tenant}", acme.slug)
         const credential = template.startsWith("/api/v1/tenants")
           ? operator

@@ -1,10 +1,11 @@
 // Every endpoint of a tenant, called by another tenant. The list of endpoints is the Api itself: one that is added
 // without a case here fails the first test.
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { HttpApi } from "effect/http-api"
 import { randomUUID } from "node:crypto"
 import { CollectionName } from "../../src/domain/Record.ts"
+import { SecretName } from "../../src/domain/Secret.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { OperatorOnly } from "../../src/http/Access.ts"
 import { Api } from "../../src/http/Api.ts"
@@ -29,6 +30,8 @@ interface Names {
   readonly userId: string
   readonly userCursor: string
   readonly auditCursor: string
+  readonly secretName: string
+  readonly secretCursor: string
 }
 
 type Case =
@@ -119,6 +122,14 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "state.put": [{ own: { method: "PUT", path: "/api/v1/state/mood", body: { value: "mine" } } }],
   "state.get": [{ names: ({ stateKey }) => ({ method: "GET", path: `/api/v1/state/${stateKey}` }) }],
   "state.remove": [{ names: ({ stateKey }) => ({ method: "DELETE", path: `/api/v1/state/${stateKey}` }) }],
+  "secrets.put": [{ own: { method: "PUT", path: "/api/v1/secrets/mine", body: { value: "mine" } } }],
+  "secrets.list": [
+    { own: { method: "GET", path: "/api/v1/secrets?limit=200" } },
+    { lists: ({ secretCursor }) => ({ method: "GET", path: `/api/v1/secrets?cursor=${secretCursor}` }) }
+  ],
+  "secrets.remove": [
+    { names: ({ secretName }) => ({ method: "DELETE", path: `/api/v1/secrets/${secretName}` }) }
+  ],
   "events.publish": [
     { own: { method: "POST", path: "/api/v1/events/tickets", body: { type: "mine", data: "mine" } } }
   ],
@@ -165,13 +176,19 @@ const victim = Effect.gen(function* () {
   const first = yield* tenant.asUser.records.create({ params, payload: { data: { secret } } })
   yield* tenant.asUser.records.create({ params, payload: { data: { secret, second: true } } })
   const stateKey = StateKey.make(`mood-of-${tenant.slug}`)
-  yield* tenant.asService.state.put({ params: { key: stateKey }, payload: { value: secret } })
-  yield* tenant.asService.state.put({ params: { key: StateKey.make("mood") }, payload: { value: secret } })
+  // As a person: when a key was used is written down seconds later, and what is stored is compared.
+  yield* tenant.asUser.state.put({ params: { key: stateKey }, payload: { value: secret } })
+  yield* tenant.asUser.state.put({ params: { key: StateKey.make("mood") }, payload: { value: secret } })
   yield* tenant.asUser.auth.createApiKey({ payload: { name: secret } })
   const records = yield* tenant.asUser.records.list({ params, query: { limit: 1 } })
   const keys = yield* tenant.asUser.auth.listApiKeys({ query: { limit: 1 } })
   yield* (yield* operator).tenants.update({ params: { tenant: tenant.id }, payload: { name: secret } })
   const audit = yield* tenant.asUser.audit.list({ query: { limit: 1 } })
+  const secretName = SecretName.make(`vendor-of-${tenant.slug}`)
+  for (const name of [SecretName.make("mine"), secretName, SecretName.make("zeta")]) {
+    yield* tenant.asUser.secrets.put({ params: { name }, payload: { value: Redacted.make(secret) } })
+  }
+  const own = yield* tenant.asUser.secrets.list({ query: { limit: 2 } })
   yield* addUser(tenant)
   const people = yield* tenant.asUser.users.list({ query: { limit: 1 } })
   const names: Names = {
@@ -182,7 +199,9 @@ const victim = Effect.gen(function* () {
     recordCursor: records.next_cursor ?? "",
     keyId: keys.items[0]?.id ?? "",
     keyCursor: keys.next_cursor ?? "",
-    auditCursor: audit.next_cursor ?? ""
+    auditCursor: audit.next_cursor ?? "",
+    secretName,
+    secretCursor: own.next_cursor ?? ""
   }
   assert.notInclude(Object.values(names), "")
   return { tenant, secret, names, keyIds: keys.items.map(({ id }) => id) }
@@ -203,7 +222,9 @@ const neverExisted = (names: Names): Names => {
     recordCursor: besides(names.recordCursor),
     keyId: randomUUID(),
     keyCursor: besides(names.keyCursor),
-    auditCursor: names.auditCursor
+    auditCursor: names.auditCursor,
+    secretName: "vendor-of-nobody",
+    secretCursor: besides(names.secretCursor)
   }
 }
 
