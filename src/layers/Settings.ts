@@ -36,6 +36,14 @@ const origins = Schema.String.check(
   )
 )
 
+const providerUrl = url(["http:", "https:"])
+
+/** Seconds, with a fraction or without. A timer of Node takes no more than some 24 days. */
+const seconds = Schema.NumberFromString.check(Schema.isFinite(), Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(86_400))
+
+/** A vendor's key goes into a header: white space around it is somebody's clipboard. */
+const providerKey = Schema.RedactedFromValue(Schema.NonEmptyString)
+
 const LogFormat = Schema.Literals(["pretty", "json"])
 
 /** What each variable takes, in the words of the message that refuses another value. Settings are read by name. */
@@ -56,6 +64,14 @@ const takes = {
   ACCESS_TOKEN_TTL: 'a duration such as "30 minutes", a minute at least',
   REFRESH_TOKEN_TTL: 'a duration such as "7 days", a minute at least',
   CORS_ALLOWED_ORIGINS: "a comma-separated list of origins such as https://app.example.com",
+  ANTHROPIC_API_KEY: "a key of Anthropic's",
+  OPENAI_API_KEY: "a key of OpenAI's",
+  ANTHROPIC_BASE_URL: "http://… or https://…, as Anthropic's SDK takes it",
+  OPENAI_BASE_URL: "http://… or https://…, as OpenAI's SDK takes it (it ends in /v1)",
+  LLM_TIMEOUT: "seconds, more than 0",
+  LLM_MAX_RETRIES: "a whole number from 0 to 10",
+  LLM_FIRST_TOKEN_TIMEOUT: "seconds, more than 0",
+  LLM_CHUNK_TIMEOUT: "seconds, more than 0",
   METRICS_PORT: "a port from 0 to 65535",
   LOG_LEVEL: "trace, debug, info, warning, error, fatal or none",
   LOG_FORMAT: "pretty or json"
@@ -110,6 +126,8 @@ const parse = Effect.gen(function* () {
     Schema.isInt(),
     Schema.isBetween({ minimum: 1, maximum: 1000 })
   )
+  const retries = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 0, maximum: 10 }))
+  const llmTimeout = yield* withDefault("LLM_TIMEOUT", seconds, 30)
   const allowedOrigins = yield* optional("CORS_ALLOWED_ORIGINS", origins)
   const logLevel = yield* withDefault("LOG_LEVEL", LogLevelName, "info")
   const settings = {
@@ -137,6 +155,20 @@ const parse = Effect.gen(function* () {
       onNone: () => [],
       onSome: (list) => list.split(",").map((origin) => origin.trim())
     }),
+    providerKeys: {
+      anthropic: yield* optional("ANTHROPIC_API_KEY", providerKey),
+      openai: yield* optional("OPENAI_API_KEY", providerKey)
+    },
+    providerUrls: {
+      anthropic: yield* optional("ANTHROPIC_BASE_URL", providerUrl),
+      openai: yield* optional("OPENAI_BASE_URL", providerUrl)
+    },
+    llmTimes: {
+      attempt: Duration.seconds(llmTimeout),
+      retries: yield* withDefault("LLM_MAX_RETRIES", retries, 3),
+      firstToken: Duration.seconds(yield* withDefault("LLM_FIRST_TOKEN_TIMEOUT", seconds, llmTimeout)),
+      chunk: Duration.seconds(yield* withDefault("LLM_CHUNK_TIMEOUT", seconds, 15))
+    },
     metricsPort: yield* optional("METRICS_PORT", port),
     logLevel: logLevels[logLevel.toLowerCase()] ?? "Info",
     logFormat: yield* withDefault(
