@@ -7,6 +7,9 @@ import { RequestId } from "../domain/RequestId.ts"
 import type { Tenant } from "../domain/Tenant.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
+import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { ProviderKeys } from "../services/llm/ProviderKeys.ts"
+import { PromptGuard } from "../services/PromptGuard.ts"
 import { Redis } from "../services/Redis.ts"
 import { SecretVault } from "../services/SecretVault.ts"
 import { TenantContext } from "../services/TenantContext.ts"
@@ -33,8 +36,15 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
         Redis,
         EventReader,
         SecretVault,
-        AuditLog
-      )(yield* Effect.context<TenantPool | Redis | EventReader | SecretVault | AuditLog>())
+        AuditLog,
+        LlmGateway,
+        PromptGuard,
+        ProviderKeys
+      )(
+        yield* Effect.context<
+          TenantPool | Redis | EventReader | SecretVault | AuditLog | LlmGateway | PromptGuard | ProviderKeys
+        >()
+      )
 
       return TenantScope.of(
         Effect.fnUntraced(function* (httpEffect) {

@@ -16,6 +16,7 @@ import { PlatformDb } from "../services/PlatformDb.ts"
 import { PlatformKeys } from "../services/PlatformKeys.ts"
 import { Provisioning } from "../services/Provisioning.ts"
 import { RateLimits } from "../services/RateLimits.ts"
+import { PromptGuard } from "../services/PromptGuard.ts"
 import { Records } from "../services/Records.ts"
 import { Redis } from "../services/Redis.ts"
 import { SecretVault } from "../services/SecretVault.ts"
@@ -27,6 +28,7 @@ import { Tenants } from "../services/Tenants.ts"
 import { Tokens } from "../services/Tokens.ts"
 import { Users } from "../services/Users.ts"
 import { Installation } from "./Installation.ts"
+import { ProvidersLayer } from "./Providers.ts"
 import { Settings } from "./Settings.ts"
 
 /** Postgres, as the app and as the migrator, and Redis. Nothing connects before it is used. */
@@ -122,7 +124,13 @@ const IdempotencyLayer = Layer.unwrap(
 )
 
 /** The platform without its HTTP face. */
-export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer, IdempotencyLayer).pipe(
+export const PlatformLayer = Layer.mergeAll(
+  TenantPlaneLayer,
+  SignInLimits.layer,
+  IdempotencyLayer,
+  ProvidersLayer,
+  PromptGuard.layer.pipe(Layer.provide(SecureRandom.layerWebCrypto))
+).pipe(
   Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),
   Layer.provideMerge(StorageLayer)

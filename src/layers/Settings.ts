@@ -39,7 +39,11 @@ const origins = Schema.String.check(
 const providerUrl = url(["http:", "https:"])
 
 /** Seconds, with a fraction or without. A timer of Node takes no more than some 24 days. */
-const seconds = Schema.NumberFromString.check(Schema.isFinite(), Schema.isGreaterThan(0), Schema.isLessThanOrEqualTo(86_400))
+const seconds = Schema.NumberFromString.check(
+  Schema.isFinite(),
+  Schema.isGreaterThan(0),
+  Schema.isLessThanOrEqualTo(86_400)
+)
 
 /** A vendor's key goes into a header: white space around it is somebody's clipboard. */
 const providerKey = Schema.RedactedFromValue(Schema.NonEmptyString)

@@ -263,7 +263,11 @@ export class LlmGateway extends Context.Service<
               schedule
             }))
             const plan = ExecutionPlan.make(first, ...rest)
-            const one: Effect.Effect<Result.Result<A, GatewayFailure>, ProviderFault, CurrentTarget> = Effect.gen(function* () {
+            const one: Effect.Effect<
+              Result.Result<A, GatewayFailure>,
+              ProviderFault,
+              CurrentTarget
+            > = Effect.gen(function* () {
               const target = yield* CurrentTarget
               yield* warnOfEnd(target)
               const exit = yield* Effect.result(
@@ -452,10 +456,11 @@ export class LlmGateway extends Context.Service<
             })
             const first: Array<Read> = []
             // An answer may be empty: then its end is what comes first.
-            while (!attempt.hasFirstToken && !stopped) {
+            while (true) {
               const read = yield* next
               if (Option.isNone(read)) break
               first.push(...read.value)
+              if (attempt.hasFirstToken || stopped) break
             }
             return { target, attempt, response, scope, next, first }
           })
