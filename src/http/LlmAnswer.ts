@@ -1,4 +1,4 @@
-import { Clock, Deferred, Duration, Effect, Stream } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Queue, Stream } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { Headers } from "effect/http"
 import type { ClosedCode } from "../domain/Event.ts"
@@ -22,6 +22,9 @@ import { StillAllowed } from "./StillAllowed.ts"
 
 /** How long a stream may be silent, before it shows that it is still there. Proxies cut what is silent for a minute. */
 const SILENCE = Duration.seconds(15)
+
+/** Frames that wait for a caller who reads more slowly than the model writes. */
+const FRAMES_AHEAD = 16
 
 /** The caller's headers that mean something to a provider. Never a credential, and nothing that names the caller. */
 const PASSED_ON = ["anthropic-beta", "anthropic-version", "openai-beta"]
@@ -73,26 +76,6 @@ const heartbeats: Readonly<Record<Dialect, string>> = {
   "anthropic-messages": frame({ event: "ping", data: `{"type": "ping"}` })
 }
 
-/** Frames, and heartbeats for as long as there are none. */
-const withHeartbeats = (frames: Stream.Stream<string>, heartbeat: string): Stream.Stream<string> =>
-  Stream.unwrap(
-    Effect.map(Clock.Clock, (clock) => {
-      let last = clock.currentTimeMillisUnsafe()
-      const silence = Duration.toMillis(SILENCE)
-      const beat = Effect.gen(function* () {
-        const left = () => last + silence - clock.currentTimeMillisUnsafe()
-        while (left() > 0) yield* Effect.sleep(left())
-        last = clock.currentTimeMillisUnsafe()
-        return heartbeat
-      })
-      const told = Stream.map(frames, (text) => {
-        last = clock.currentTimeMillisUnsafe()
-        return text
-      })
-      return Stream.merge(told, Stream.fromEffectRepeat(beat), { haltStrategy: "left" })
-    })
-  )
-
 const closings = {
   Unauthenticated: () => new Unauthenticated({}),
   Forbidden: () => new Forbidden({}),
@@ -101,36 +84,68 @@ const closings = {
 } as const satisfies Record<Exclude<ClosedCode, "ShuttingDown">, unknown>
 
 /**
+ * The events as bytes, each as soon as it is there, and heartbeats while there are none.
+ *
  * Ends with an error what the caller may no longer read: a tenant that is suspended must not go on spending. At the
  * shutdown of the server what runs may end by itself, as every request may.
+ *
+ * One fiber fills a queue, and the response empties it: combinators of streams would run four more for each stream, all of
+ * which have to be interrupted when many clients leave at once.
  */
-const whileAllowed = Effect.fnUntraced(function* (
+const framesOf = Effect.fnUntraced(function* (
   stillAllowed: StillAllowed["Service"],
   dialect: Dialect,
   events: Stream.Stream<WireEvent>
 ) {
   const { tenantId } = yield* TenantContext
   const requestId = yield* RequestId
-  const closed = yield* Deferred.make<keyof typeof closings>()
+  const clock = yield* Clock.Clock
+  const frames = yield* Queue.bounded<string, Cause.Done>(FRAMES_AHEAD)
+  const silence = Duration.toMillis(SILENCE)
+  let last = clock.currentTimeMillisUnsafe()
+
+  const pump = yield* events.pipe(
+    Stream.runForEach((event) => {
+      last = clock.currentTimeMillisUnsafe()
+      return Queue.offer(frames, frame(event))
+    }),
+    Effect.onExit(
+      Exit.match({
+        onSuccess: () => Queue.end(frames),
+        onFailure: (cause) => Queue.failCause(frames, cause)
+      })
+    ),
+    Effect.forkScoped
+  )
+
+  const beat = (): NodeJS.Timeout => {
+    const now = clock.currentTimeMillisUnsafe()
+    if (now - last >= silence) {
+      last = now
+      Queue.offerUnsafe(frames, heartbeats[dialect])
+    }
+    // A timer and not a fiber: most streams end before it is needed.
+    // @effect-diagnostics-next-line globalTimers:off
+    return setTimeout(() => (timer = beat()), last + silence - now)
+  }
+  let timer = beat()
+  yield* Effect.addFinalizer(() => Effect.sync(() => clearTimeout(timer)))
+
   yield* stillAllowed.watch(
     { credentials: yield* PresentedCredentials, tenantId, scope: "llm:use" },
     (code) => {
-      if (code !== "ShuttingDown") Deferred.doneUnsafe(closed, Effect.succeed(code))
+      if (code === "ShuttingDown") return
+      pump.interruptUnsafe()
+      const farewell = codecOf[dialect]
+        .writer({ usage: false })
+        .fail(wireProblem(closings[code](), requestId))
+      const unsaid = Queue.offerAllUnsafe(frames, farewell.map(frame))
+      // Who does not read isn't told; but neither does its stream seem to end well.
+      if (unsaid.length > 0) Queue.failCauseUnsafe(frames, Cause.interrupt())
+      else Queue.endUnsafe(frames)
     }
   )
-  let over = false
-  const farewell = Stream.unwrap(
-    Effect.map(Deferred.await(closed), (code) =>
-      Stream.fromIterable(
-        codecOf[dialect].writer({ usage: false }).fail(wireProblem(closings[code](), requestId))
-      )
-    )
-  )
-  return events.pipe(
-    Stream.onEnd(Effect.sync(() => (over = true))),
-    Stream.interruptWhen(Deferred.await(closed)),
-    Stream.concat(Stream.suspend(() => (over ? Stream.empty : farewell)))
-  )
+  return Stream.encodeText(Stream.fromQueue(frames))
 })
 
 interface AnswerOptions {
@@ -163,14 +178,10 @@ const answerCall = Effect.fnUntraced(function* (
     return HttpServerResponse.jsonUnsafe(answer.body, { headers: headOf(answer) })
   }
   const answer = yield* Effect.catchTag(llm.stream(call), "ProviderRefused", refused)
-  const events = yield* whileAllowed(stillAllowed, dialect, answer.events)
-  return HttpServerResponse.stream(
-    withHeartbeats(Stream.map(events, frame), heartbeats[dialect]).pipe(Stream.encodeText),
-    {
-      contentType: "text/event-stream",
-      headers: { ...headOf(answer), "cache-control": "no-store", "x-accel-buffering": "no" }
-    }
-  )
+  return HttpServerResponse.stream(yield* framesOf(stillAllowed, dialect, answer.events), {
+    contentType: "text/event-stream",
+    headers: { ...headOf(answer), "cache-control": "no-store", "x-accel-buffering": "no" }
+  })
 })
 
 export const makeAnswerCall = Effect.map(
