@@ -6,6 +6,7 @@ import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
 import sessions from "./tenant/0004_sessions.ts"
 import records from "./tenant/0002_records.ts"
+import secrets from "./tenant/0007_secrets.ts"
 
 /** A tenant's migrations, in order. A number is never used twice, and what has run is never changed. */
 export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
@@ -14,5 +15,6 @@ export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 3, name: "audit_log", up: auditLog },
   { id: 4, name: "sessions", up: sessions },
   { id: 5, name: "api_key_life", up: apiKeyLife },
-  { id: 6, name: "idempotency", up: idempotency }
+  { id: 6, name: "idempotency", up: idempotency },
+  { id: 7, name: "secrets", up: secrets }
 ]

@@ -17,10 +17,15 @@ export const AuditAction = Schema.Literals([
   "api_key.created",
   "api_key.rotated",
   "api_key.revoked",
+  "secret.set",
+  "secret.removed",
   "operator_key.created",
   "operator_key.revoked",
   "signing_key.rotated",
-  "claim_key.rotated"
+  "claim_key.rotated",
+  "guard.flagged",
+  "guard.blocked",
+  "guard.leak_detected"
 ])
 export type AuditAction = typeof AuditAction.Type
 

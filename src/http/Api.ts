@@ -10,6 +10,7 @@ import { LlmApi } from "./LlmApi.ts"
 import { OpenAiApi } from "./OpenAiApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
+import { SecretsApi } from "./SecretsApi.ts"
 import { StateApi } from "./StateApi.ts"
 import { SystemApi } from "./SystemApi.ts"
 import { TenantsApi } from "./TenantsApi.ts"
@@ -23,6 +24,7 @@ export class Api extends HttpApi.make("agent-army")
   .add(UsersApi)
   .add(RecordsApi)
   .add(StateApi)
+  .add(SecretsApi)
   .add(AuditApi)
   .add(EventsApi)
   .add(LlmApi)

@@ -21,6 +21,7 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "records.create": { data: { text: "Call back on Monday", done: false } },
   "records.replace": { data: { text: "Call back on Monday", done: true } },
   "state.put": { value: { online: true }, ttl_seconds: 60 },
+  "secrets.put": { value: "the key that a vendor gave you" },
   "events.publish": { type: "ticket.created", data: { ticket: 42 } },
   "llm.complete": { messages: [greeting], model: "fast", max_tokens: 500 },
   "llm.stream": { messages: [greeting], model: "reasoning", resume: true },

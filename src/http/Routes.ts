@@ -18,6 +18,7 @@ import { OpenAiHandlers } from "./OpenAiHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
 import { RateLimitLayer } from "./RateLimitLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
+import { SecretsHandlers } from "./SecretsHandlers.ts"
 import { StillAllowed } from "./StillAllowed.ts"
 import { StateHandlers } from "./StateHandlers.ts"
 import { SystemHandlers } from "./SystemHandlers.ts"
@@ -53,6 +54,7 @@ export const Routes = (options: RoutesOptions) => {
       UsersHandlers,
       RecordsHandlers,
       StateHandlers,
+      SecretsHandlers,
       AuditHandlers,
       EventsHandlers,
       LlmHandlers,

@@ -5,8 +5,10 @@ import { scopesOf } from "../domain/Principal.ts"
 import { CrossTenantAccess, Forbidden, TenantSuspended, Unauthenticated } from "../domain/Problems.ts"
 import { RequestId } from "../domain/RequestId.ts"
 import type { Tenant } from "../domain/Tenant.ts"
+import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { Redis } from "../services/Redis.ts"
+import { SecretVault } from "../services/SecretVault.ts"
 import { TenantContext } from "../services/TenantContext.ts"
 import { TenantPool } from "../services/TenantPool.ts"
 import { Tenants } from "../services/Tenants.ts"
@@ -29,8 +31,10 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
       const shared = Context.pick(
         TenantPool,
         Redis,
-        EventReader
-      )(yield* Effect.context<TenantPool | Redis | EventReader>())
+        EventReader,
+        SecretVault,
+        AuditLog
+      )(yield* Effect.context<TenantPool | Redis | EventReader | SecretVault | AuditLog>())
 
       return TenantScope.of(
         Effect.fnUntraced(function* (httpEffect) {

@@ -18,6 +18,7 @@ import { Provisioning } from "../services/Provisioning.ts"
 import { RateLimits } from "../services/RateLimits.ts"
 import { Records } from "../services/Records.ts"
 import { Redis } from "../services/Redis.ts"
+import { SecretVault } from "../services/SecretVault.ts"
 import { Sessions } from "../services/Sessions.ts"
 import { SignInLimits } from "../services/SignInLimits.ts"
 import { States } from "../services/States.ts"
@@ -51,16 +52,21 @@ export const StorageLayer = Layer.unwrap(
   })
 )
 
+/** One value, so that all who seal and open share one: layers are memoized by reference. */
+const MasterKeyLayer = Layer.unwrap(
+  Effect.map(Installation, ({ secretsMasterKey }) => MasterKey.layer(secretsMasterKey))
+)
+
 /** The platform's own keys, and their rotation. */
 export const PlatformKeysLayer = Layer.unwrap(
   Effect.gen(function* () {
     const { accessTokenTtl } = yield* Settings
-    const { secretsMasterKey, tenantClaimKey, tokenSigningKeys } = yield* Installation
+    const { tenantClaimKey, tokenSigningKeys } = yield* Installation
     return PlatformKeys.layer({
       claimKey: tenantClaimKey,
       signingKeys: tokenSigningKeys,
       tokenLifetime: accessTokenTtl
-    }).pipe(Layer.provide(MasterKey.layer(secretsMasterKey)), Layer.provide(SecureRandom.layerWebCrypto))
+    }).pipe(Layer.provide(MasterKeyLayer), Layer.provide(SecureRandom.layerWebCrypto))
   })
 )
 
@@ -97,7 +103,8 @@ export const TenantPlaneLayer = Layer.unwrap(
           Records.layer,
           States.layer,
           Users.layer,
-          EventReader.layer()
+          EventReader.layer(),
+          SecretVault.layer.pipe(Layer.provide(MasterKeyLayer))
         )
       ),
       Layer.provideMerge(

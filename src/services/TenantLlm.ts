@@ -1,13 +1,13 @@
-import { Context } from "effect"
-import type { Duration, Effect, Scope, Stream } from "effect"
+import { Context, Effect } from "effect"
+import type { Duration, Scope, Stream } from "effect"
 import type { Dialect, GuardVerdict, ModelRef, ProviderRefused } from "../domain/Llm.ts"
+import { ProviderNotConfigured } from "../domain/Problems.ts"
 import type {
   BudgetExceeded,
   DependencyUnavailable,
   Forbidden,
   InvalidRequest,
   PromptInjectionBlocked,
-  ProviderNotConfigured,
   ProviderUnavailable,
   RateLimited
 } from "../domain/Problems.ts"
@@ -78,4 +78,13 @@ export class TenantLlm extends Context.Service<
     /** Groups and models that the tenant may name. */
     readonly models: Effect.Effect<ReadonlyArray<{ readonly id: string; readonly ownedBy: string }>>
   }
->()("agent-army/services/TenantLlm") {}
+>()("agent-army/services/TenantLlm") {
+  /** Without a provider: every call is refused, and there is no model to name. */
+  static readonly unconfigured = TenantLlm.of({
+    complete: () => Effect.fail(new ProviderNotConfigured({})),
+    stream: () => Effect.fail(new ProviderNotConfigured({})),
+    embed: () => Effect.fail(new ProviderNotConfigured({})),
+    countTokens: () => Effect.fail(new ProviderNotConfigured({})),
+    models: Effect.succeed([])
+  })
+}

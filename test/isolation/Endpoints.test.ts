@@ -1,16 +1,17 @@
 // Every endpoint of a tenant, called by another tenant. The list of endpoints is the Api itself: one that is added
 // without a case here fails the first test.
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { HttpApi } from "effect/http-api"
 import { randomUUID } from "node:crypto"
 import { CollectionName } from "../../src/domain/Record.ts"
+import { SecretName } from "../../src/domain/Secret.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { OperatorOnly } from "../../src/http/Access.ts"
 import { Api } from "../../src/http/Api.ts"
 import { Authentication } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
-import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { onRealClock, TestDatabase, TestApp } from "../support/Platform.ts"
 import { keysOfData } from "../support/RedisKeys.ts"
 import { comparable, credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
@@ -29,6 +30,9 @@ interface Names {
   readonly userId: string
   readonly userCursor: string
   readonly auditCursor: string
+  readonly group: string
+  readonly secretName: string
+  readonly secretCursor: string
 }
 
 type Case =
@@ -57,6 +61,9 @@ const record = ({ recordId }: Names) => `/api/v1/records/notes/${recordId}`
 const replace = (names: Names): Call => ({ method: "PUT", path: record(names), body: asJson("theirs") })
 const remove = (names: Names): Call => ({ method: "DELETE", path: record(names) })
 const versions = [`"1"`, `"2"`, "*", `W/"1"`, "nonsense"]
+
+const named = { model: "fast" }
+const greeting = { role: "user", content: "Hi" }
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "auth.me": [{ own: { method: "GET", path: "/api/v1/auth/me" } }],
@@ -119,12 +126,42 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "state.put": [{ own: { method: "PUT", path: "/api/v1/state/mood", body: { value: "mine" } } }],
   "state.get": [{ names: ({ stateKey }) => ({ method: "GET", path: `/api/v1/state/${stateKey}` }) }],
   "state.remove": [{ names: ({ stateKey }) => ({ method: "DELETE", path: `/api/v1/state/${stateKey}` }) }],
+  "secrets.put": [{ own: { method: "PUT", path: "/api/v1/secrets/mine", body: { value: "mine" } } }],
+  "secrets.list": [
+    { own: { method: "GET", path: "/api/v1/secrets?limit=200" } },
+    { lists: ({ secretCursor }) => ({ method: "GET", path: `/api/v1/secrets?cursor=${secretCursor}` }) }
+  ],
+  "secrets.remove": [
+    { names: ({ secretName }) => ({ method: "DELETE", path: `/api/v1/secrets/${secretName}` }) }
+  ],
   "events.publish": [
     { own: { method: "POST", path: "/api/v1/events/tickets", body: { type: "mine", data: "mine" } } }
   ],
   // An answer without an end: the head is enough here, and Events.test.ts reads on.
   "events.subscribe": [
     { own: { method: "HEAD", path: "/api/v1/events/tickets", headers: { "last-event-id": "0-0" } } }
+  ],
+  "llm.complete": [
+    { own: { method: "POST", path: "/api/v1/llm/completion", body: { ...named, messages: [greeting] } } }
+  ],
+  "llm.stream": [
+    {
+      own: { method: "POST", path: "/api/v1/llm/completion/stream", body: { ...named, messages: [greeting] } }
+    }
+  ],
+  "openai.chat": [
+    { own: { method: "POST", path: "/v1/chat/completions", body: { ...named, messages: [greeting] } } }
+  ],
+  "openai.responses": [{ own: { method: "POST", path: "/v1/responses", body: { ...named, input: "Hi" } } }],
+  "openai.embeddings": [{ own: { method: "POST", path: "/v1/embeddings", body: { ...named, input: "Hi" } } }],
+  "openai.models": [{ own: { method: "GET", path: "/v1/models" } }],
+  // Another tenant's group is a name like any other that nobody has.
+  "openai.model": [{ names: ({ group }) => ({ method: "GET", path: `/v1/models/${group}` }) }],
+  "anthropic.messages": [
+    { own: { method: "POST", path: "/v1/messages", body: { ...named, max_tokens: 9, messages: [greeting] } } }
+  ],
+  "anthropic.countTokens": [
+    { own: { method: "POST", path: "/v1/messages/count_tokens", body: { ...named, messages: [greeting] } } }
   ],
   // The last, since the access token is worth nothing after it.
   "auth.logout": [{ own: { method: "POST", path: "/api/v1/auth/logout" } }]
@@ -165,13 +202,24 @@ const victim = Effect.gen(function* () {
   const first = yield* tenant.asUser.records.create({ params, payload: { data: { secret } } })
   yield* tenant.asUser.records.create({ params, payload: { data: { secret, second: true } } })
   const stateKey = StateKey.make(`mood-of-${tenant.slug}`)
-  yield* tenant.asService.state.put({ params: { key: stateKey }, payload: { value: secret } })
-  yield* tenant.asService.state.put({ params: { key: StateKey.make("mood") }, payload: { value: secret } })
+  // As a person: when a key was used is written down seconds later, and what is stored is compared.
+  yield* tenant.asUser.state.put({ params: { key: stateKey }, payload: { value: secret } })
+  yield* tenant.asUser.state.put({ params: { key: StateKey.make("mood") }, payload: { value: secret } })
   yield* tenant.asUser.auth.createApiKey({ payload: { name: secret } })
   const records = yield* tenant.asUser.records.list({ params, query: { limit: 1 } })
   const keys = yield* tenant.asUser.auth.listApiKeys({ query: { limit: 1 } })
   yield* (yield* operator).tenants.update({ params: { tenant: tenant.id }, payload: { name: secret } })
+  const group = `group-of-${tenant.slug}`.slice(0, 40)
+  yield* (yield* operator).tenants.update({
+    params: { tenant: tenant.id },
+    payload: { settings: { "llm.groups": { [group]: ["openai/mock"] } } }
+  })
   const audit = yield* tenant.asUser.audit.list({ query: { limit: 1 } })
+  const secretName = SecretName.make(`vendor-of-${tenant.slug}`)
+  for (const name of [SecretName.make("mine"), secretName, SecretName.make("zeta")]) {
+    yield* tenant.asUser.secrets.put({ params: { name }, payload: { value: Redacted.make(secret) } })
+  }
+  const own = yield* tenant.asUser.secrets.list({ query: { limit: 2 } })
   yield* addUser(tenant)
   const people = yield* tenant.asUser.users.list({ query: { limit: 1 } })
   const names: Names = {
@@ -182,7 +230,10 @@ const victim = Effect.gen(function* () {
     recordCursor: records.next_cursor ?? "",
     keyId: keys.items[0]?.id ?? "",
     keyCursor: keys.next_cursor ?? "",
-    auditCursor: audit.next_cursor ?? ""
+    auditCursor: audit.next_cursor ?? "",
+    group,
+    secretName,
+    secretCursor: own.next_cursor ?? ""
   }
   assert.notInclude(Object.values(names), "")
   return { tenant, secret, names, keyIds: keys.items.map(({ id }) => id) }
@@ -203,7 +254,10 @@ const neverExisted = (names: Names): Names => {
     recordCursor: besides(names.recordCursor),
     keyId: randomUUID(),
     keyCursor: besides(names.keyCursor),
-    auditCursor: names.auditCursor
+    auditCursor: names.auditCursor,
+    group: "group-of-nobody",
+    secretName: "vendor-of-nobody",
+    secretCursor: besides(names.secretCursor)
   }
 }
 

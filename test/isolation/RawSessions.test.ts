@@ -7,7 +7,7 @@ import { onRealClock, TestPlatform } from "../support/Platform.ts"
 import { claimOf, inRolledBack, rawSession, rowsOf, tenantInDatabase } from "../support/RawSession.ts"
 import type { TenantInDatabase } from "../support/RawSession.ts"
 
-const tables = ["users", "sessions", "api_keys", "records", "audit_log", "audit_head"]
+const tables = ["users", "sessions", "api_keys", "records", "audit_log", "audit_head", "data_keys", "secrets"]
 const INSUFFICIENT_PRIVILEGE = "42501"
 
 const twoTenants = Effect.all({ a: tenantInDatabase("skyvera"), b: tenantInDatabase("jigtree") })

@@ -8,8 +8,10 @@ import { UserId, UserPrincipal } from "../../src/domain/Principal.ts"
 import { Authentication, CurrentPrincipal, PresentedCredentials } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
 import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
+import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
 import { Redis } from "../../src/services/Redis.ts"
+import { SecretVault } from "../../src/services/SecretVault.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantDb, tenantDb } from "../../src/services/TenantDb.ts"
 import { TenantCache } from "../../src/services/TenantCache.ts"
@@ -248,7 +250,9 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
               )
           })
         )
-        const platform = yield* Effect.context<Tenants | TenantPool | Redis | EventReader>()
+        const platform = yield* Effect.context<
+          Tenants | TenantPool | Redis | EventReader | SecretVault | AuditLog
+        >()
         const routes = HttpApiBuilder.layer(Probes).pipe(
           Layer.provide(handlers),
           Layer.provide([
@@ -257,7 +261,9 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
             authenticated
           ]),
           Layer.provide(
-            Layer.succeedContext(Context.pick(Tenants, TenantPool, Redis, EventReader)(platform))
+            Layer.succeedContext(
+              Context.pick(Tenants, TenantPool, Redis, EventReader, SecretVault, AuditLog)(platform)
+            )
           ),
           Layer.provide(HttpServer.layerServices)
         )

@@ -6,6 +6,7 @@ import type { Etag, HttpPlatform, HttpRouter } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { UserId, UserPrincipal } from "../../src/domain/Principal.ts"
 import { CollectionName, RecordId } from "../../src/domain/Record.ts"
+import { SecretName } from "../../src/domain/Secret.ts"
 import { StreamName } from "../../src/domain/Event.ts"
 import { StateKey } from "../../src/domain/State.ts"
 import { TenantId, TenantSlug } from "../../src/domain/Tenant.ts"
@@ -13,21 +14,24 @@ import { AccessControl, OperatorOnly } from "../../src/http/Access.ts"
 import { Authentication, CurrentPrincipal } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
 import { ApiKeys } from "../../src/services/ApiKeys.ts"
+import type { AuditLog } from "../../src/services/AuditLog.ts"
 import type { EventReader } from "../../src/services/EventReader.ts"
 import { Records } from "../../src/services/Records.ts"
 import type { Redis } from "../../src/services/Redis.ts"
+import type { SecretVault } from "../../src/services/SecretVault.ts"
 import { States } from "../../src/services/States.ts"
 import { TenantCache } from "../../src/services/TenantCache.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantDb } from "../../src/services/TenantDb.ts"
 import type { TenantPool } from "../../src/services/TenantPool.ts"
 import { TenantEvents } from "../../src/services/TenantEvents.ts"
+import { TenantSecrets } from "../../src/services/TenantSecrets.ts"
 import { TenantServicesLayer } from "../../src/services/TenantServices.ts"
 import type { TenantServices } from "../../src/services/TenantServices.ts"
 import { Users } from "../../src/services/Users.ts"
 
 /** What exists at boot, before there is any request. */
-type AtBoot = TenantPool | Redis | EventReader | Users | ApiKeys | Records | States
+type AtBoot = TenantPool | Redis | EventReader | SecretVault | AuditLog | Users | ApiKeys | Records | States
 
 /** Accepts only what needs nothing beyond the services of the boot. */
 declare const run: <A, E>(program: Effect.Effect<A, E, AtBoot>) => void
@@ -62,6 +66,8 @@ run(TenantDb.use((db) => db.transaction((sql) => sql`SELECT 1`)))
 run(TenantCache.use((cache) => cache.get("mood")))
 // @ts-expect-error -- 'TenantEvents' is not assignable
 run(Effect.scoped(TenantEvents.use((events) => events.subscribe(StreamName.make("tickets"), undefined))))
+// @ts-expect-error -- 'TenantSecrets' is not assignable
+run(TenantSecrets.use((secrets) => secrets.open(SecretName.make("openai_api_key"))))
 
 // Each method of each service that works in a tenant.
 

@@ -80,7 +80,12 @@ export type StreamEvent =
   | { readonly _tag: "Stopped"; readonly stop: Stop }
   | { readonly _tag: "Usage"; readonly usage: TokenUsage }
   /** An error inside the stream, in the provider's words. */
-  | { readonly _tag: "Failed"; readonly type: string | null; readonly code: string | null; readonly message: string }
+  | {
+      readonly _tag: "Failed"
+      readonly type: string | null
+      readonly code: string | null
+      readonly message: string
+    }
   /** The stream's own end mark: `[DONE]`, `message_stop`, `response.completed`. */
   | { readonly _tag: "Ended" }
 
