@@ -10,6 +10,9 @@ import { TenantScope } from "../../src/http/TenantScope.ts"
 import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
 import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
+import { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import { ProviderKeys } from "../../src/services/llm/ProviderKeys.ts"
+import { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Redis } from "../../src/services/Redis.ts"
 import { SecretVault } from "../../src/services/SecretVault.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
@@ -262,7 +265,17 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           ]),
           Layer.provide(
             Layer.succeedContext(
-              Context.pick(Tenants, TenantPool, Redis, EventReader, SecretVault, AuditLog)(platform)
+              Context.pick(
+                Tenants,
+                TenantPool,
+                Redis,
+                EventReader,
+                SecretVault,
+                AuditLog,
+                LlmGateway,
+                PromptGuard,
+                ProviderKeys
+              )(platform)
             )
           ),
           Layer.provide(HttpServer.layerServices)

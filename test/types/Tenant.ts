@@ -1,5 +1,8 @@
 // Programs that must not compile. Never run: `tsc` checks that each line marked so is an error, and
 // `test/isolation/Types.test.ts` that it is the error which the mark names.
+import type { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import type { ProviderKeys } from "../../src/services/llm/ProviderKeys.ts"
+import type { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Effect, Layer, Redacted, Schema } from "effect"
 import type { FileSystem, Path } from "effect"
 import type { Etag, HttpPlatform, HttpRouter } from "effect/http"
@@ -31,7 +34,19 @@ import type { TenantServices } from "../../src/services/TenantServices.ts"
 import { Users } from "../../src/services/Users.ts"
 
 /** What exists at boot, before there is any request. */
-type AtBoot = TenantPool | Redis | EventReader | SecretVault | AuditLog | Users | ApiKeys | Records | States
+type AtBoot =
+  | TenantPool
+  | Redis
+  | EventReader
+  | SecretVault
+  | AuditLog
+  | LlmGateway
+  | PromptGuard
+  | ProviderKeys
+  | Users
+  | ApiKeys
+  | Records
+  | States
 
 /** Accepts only what needs nothing beyond the services of the boot. */
 declare const run: <A, E>(program: Effect.Effect<A, E, AtBoot>) => void
