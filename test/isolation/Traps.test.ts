@@ -254,7 +254,15 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           })
         )
         const platform = yield* Effect.context<
-          Tenants | TenantPool | Redis | EventReader | SecretVault | AuditLog
+          | Tenants
+          | TenantPool
+          | Redis
+          | EventReader
+          | SecretVault
+          | AuditLog
+          | LlmGateway
+          | PromptGuard
+          | ProviderKeys
         >()
         const routes = HttpApiBuilder.layer(Probes).pipe(
           Layer.provide(handlers),

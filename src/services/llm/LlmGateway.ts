@@ -138,6 +138,18 @@ const describe = ({ code, kind, status }: ProviderFault): string => {
   return code === null ? `status ${status}` : `status ${status}, ${code}`
 }
 
+/** A model's circuit: by its key too, since one tenant's bad key is not another's. Only what heals by waiting counts. */
+const circuitOf = <A>(target: Target) => ({
+  key: `${nameOf(target)}:${hash("sha256", Redacted.value(target.key), "hex").slice(0, 16)}`,
+  classify: (exit: Exit.Exit<A, ProviderFault | InvalidRequest>): CircuitBreaker.Outcome => {
+    if (Exit.isSuccess(exit)) return CircuitBreaker.success
+    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+    if (error?._tag !== "ProviderFault") return CircuitBreaker.ignored
+    const counts = error.kind !== "status" || (error.status ?? 0) >= 500
+    return counts ? CircuitBreaker.failure() : CircuitBreaker.ignored
+  }
+})
+
 /** A stream that has said its first token. */
 interface Begun {
   readonly target: Target
@@ -244,6 +256,22 @@ export class LlmGateway extends Context.Service<
           Effect.gen(function* () {
             const failed = new Map<string, ProviderFault>()
             let gone: ProviderRefused | undefined
+            const attemptAt = Effect.fnUntraced(function* (
+              target: Target
+            ): Effect.fn.Return<Result.Result<A, GatewayFailure>, ProviderFault> {
+              const result = yield* Effect.result(use(target).pipe(breaker.execute(circuitOf<A>(target))))
+              if (Result.isSuccess(result)) return Result.succeed(result.success)
+              const error = result.failure
+              if (error._tag === "InvalidRequest") return Result.fail(error)
+              const fault =
+                error._tag === "ProviderFault" ? error : faultOf("circuit_open", "It failed too often lately")
+              const reaction = reactionTo(fault)
+              if (reaction === "return") return Result.fail(refusedBy(target, fault))
+              if (reaction === "alarm") yield* raiseAlarm(target, fault)
+              if (fault.status === 404) gone = refusedBy(target, fault)
+              failed.set(nameOf(target), fault)
+              return yield* fault
+            })
             const isRetried = (fault: ProviderFault): boolean =>
               reactionTo(fault) === "retry" && (fault.retryAfterMillis ?? 0) <= MOST_WAIT_MILLIS
             // The wait is the provider's own where it named one.
@@ -256,47 +284,21 @@ export class LlmGateway extends Context.Service<
                 )
               )
             )
+            // Retries are inside of a step: a step's own `schedule` and `while` would be asked about the failure of the step
+            // before it, so that the next model would wait as long as the last one asked for, or never be asked.
             const [first, ...rest] = Arr.map(targets, (target) => ({
               provide: Context.make(CurrentTarget, target),
-              attempts: times.retries + 1,
-              while: isRetried,
-              schedule
+              attempts: 1
             }))
             const plan = ExecutionPlan.make(first, ...rest)
-            const one: Effect.Effect<
-              Result.Result<A, GatewayFailure>,
-              ProviderFault,
-              CurrentTarget
-            > = Effect.gen(function* () {
+            const one = Effect.gen(function* () {
               const target = yield* CurrentTarget
               yield* warnOfEnd(target)
-              const exit = yield* Effect.result(
-                use(target).pipe(
-                  breaker.execute({
-                    key: `${nameOf(target)}:${hash("sha256", Redacted.value(target.key), "hex").slice(0, 16)}`,
-                    classify: (exit: Exit.Exit<A, ProviderFault | InvalidRequest>) => {
-                      if (Exit.isSuccess(exit)) return CircuitBreaker.success
-                      const error = Cause.findErrorOption(exit.cause)
-                      return Option.isSome(error) &&
-                        error.value._tag === "ProviderFault" &&
-                        (error.value.kind !== "status" || (error.value.status ?? 0) >= 500)
-                        ? CircuitBreaker.failure()
-                        : CircuitBreaker.ignored
-                    }
-                  })
-                )
-              )
-              if (Result.isSuccess(exit)) return Result.succeed(exit.success)
-              const error = exit.failure
-              if (error._tag === "InvalidRequest") return Result.fail(error)
-              const fault =
-                error._tag === "ProviderFault" ? error : faultOf("circuit_open", "It failed too often lately")
-              const reaction = reactionTo(fault)
-              if (reaction === "return") return Result.fail(refusedBy(target, fault))
-              if (reaction === "alarm") yield* raiseAlarm(target, fault)
-              if (fault.status === 404) gone = refusedBy(target, fault)
-              failed.set(nameOf(target), fault)
-              return yield* fault
+              return yield* Effect.retry(attemptAt(target), {
+                schedule,
+                while: isRetried,
+                times: times.retries
+              })
             })
             const left = Duration.millis(Math.max(0, endsAt - (yield* now)))
             const outcome = yield* Effect.withExecutionPlan(one, plan).pipe(

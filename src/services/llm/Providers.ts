@@ -110,7 +110,8 @@ const headersToTell = (headers: Headers): Record<string, string> =>
 
 /** Reads a body's events as they come. */
 const eventsOf = (response: Response, signal: AbortSignal) => {
-  const reader = response.body?.getReader()
+  /** Locks the body: only when the first event is asked for, since an answer that is no stream is read otherwise. */
+  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
   const decoder = new TextDecoder()
   let read: Array<WireEvent> = []
   const parser = Sse.makeParser((event) => {
@@ -119,9 +120,10 @@ const eventsOf = (response: Response, signal: AbortSignal) => {
     }
   })
   const pull: ProviderResponse["pull"] = Effect.gen(function* () {
-    if (reader === undefined) return Option.none()
+    if (response.body === null) return Option.none()
+    const from = (reader ??= response.body.getReader())
     const chunk = yield* Effect.tryPromise({
-      try: () => reader.read(),
+      try: () => from.read(),
       catch: () => faultOf(signal.aborted ? "connection" : "cut", "The stream broke off")
     })
     if (chunk.done) return Option.none()
