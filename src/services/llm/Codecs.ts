@@ -1,12 +1,14 @@
 import type { Dialect } from "../../domain/Llm.ts"
 import { AnthropicMessages } from "./AnthropicMessages.ts"
 import type { Codec } from "./Codec.ts"
+import { Native } from "./Native.ts"
 import { OpenAiChat } from "./OpenAiChat.ts"
+import { OpenAiResponses } from "./OpenAiResponses.ts"
 
-/** The codec of each dialect. The responses and our own endpoint's words are chat completions until they have codecs. */
+/** The codec of each dialect. */
 export const codecOf: Readonly<Record<Dialect, Codec>> = {
-  native: OpenAiChat,
+  native: Native,
   "openai-chat": OpenAiChat,
-  "openai-responses": OpenAiChat,
+  "openai-responses": OpenAiResponses,
   "anthropic-messages": AnthropicMessages
 }
