@@ -5,6 +5,7 @@ import { Native } from "./Native.ts"
 import { OpenAiChat } from "./OpenAiChat.ts"
 import { OpenAiResponses } from "./OpenAiResponses.ts"
 
+/** The codec of each dialect. */
 export const codecOf: Readonly<Record<Dialect, Codec>> = {
   native: Native,
   "openai-chat": OpenAiChat,
