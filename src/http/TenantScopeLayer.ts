@@ -24,13 +24,11 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
     TenantScope,
     Effect.gen(function* () {
       const tenants = yield* Tenants
-      // Picked, because at run time a context holds everything: handing all of it to a request would replace the
+      // One by one, because at run time a context holds everything: handing all of it to a request would replace the
       // request's own Scope and span by the server's.
-      const shared = Context.pick(
-        TenantPool,
-        Redis,
-        EventReader
-      )(yield* Effect.context<TenantPool | Redis | EventReader>())
+      const pool = yield* TenantPool
+      const redis = yield* Redis
+      const events = yield* EventReader
 
       return TenantScope.of(
         Effect.fnUntraced(function* (httpEffect) {
@@ -47,28 +45,30 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
           if (tenant.status !== "active") return yield* new TenantSuspended({})
 
           yield* Effect.annotateCurrentSpan({ "tenant.id": tenant.id })
+          const own = TenantContext.of({
+            tenantId: tenant.id,
+            slug: tenant.slug,
+            schema: tenant.schema_name,
+            environment: options.environment,
+            settings: tenant.settings,
+            principal,
+            scopes: scopesOf(principal),
+            requestId: yield* RequestId
+          })
+          const annotations = { ...(yield* References.CurrentLogAnnotations), tenant_id: tenant.id }
           return yield* httpEffect.pipe(
             // `local`: a layer that an enclosing `provide` has built already is reused by reference, and a
             // tenant's services must never be the ones built for another.
             // @effect-diagnostics-next-line strictEffectProvide:off
             Effect.provide(TenantServicesLayer, { local: true }),
-            // One context with all of it: each `provide` of its own would merge the request's context once more.
-            Effect.provideContext(
-              shared.pipe(
-                Context.add(TenantContext, {
-                  tenantId: tenant.id,
-                  slug: tenant.slug,
-                  schema: tenant.schema_name,
-                  environment: options.environment,
-                  settings: tenant.settings,
-                  principal,
-                  scopes: scopesOf(principal),
-                  requestId: yield* RequestId
-                }),
-                Context.add(References.CurrentLogAnnotations, {
-                  ...(yield* References.CurrentLogAnnotations),
-                  tenant_id: tenant.id
-                })
+            // Added one by one, which lays them over the request's context; merging would copy all of it.
+            Effect.updateContext((request: Context.Context<never>) =>
+              request.pipe(
+                Context.add(TenantPool, pool),
+                Context.add(Redis, redis),
+                Context.add(EventReader, events),
+                Context.add(TenantContext, own),
+                Context.add(References.CurrentLogAnnotations, annotations)
               )
             )
           )
