@@ -212,7 +212,7 @@ const notModified = (
 /** What a stream meets after its head is sent can only be logged: the connection is cut, never ended cleanly. */
 const watchStream = (
   response: HttpServerResponse.HttpServerResponse,
-  context: Context.Context<never>
+  withOwn: (context: Context.Context<never>) => Context.Context<never>
 ): HttpServerResponse.HttpServerResponse => {
   if (response.body._tag !== "Stream") return response
   const { stream, contentType, contentLength } = response.body
@@ -220,7 +220,7 @@ const watchStream = (
     Stream.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("A response broke off", cause)
     ),
-    Stream.provideContext(context)
+    Stream.updateContext(withOwn)
   )
   return HttpServerResponse.stream(watched, {
     status: response.status,
@@ -310,15 +310,16 @@ const makeFace = (
       if (span?._tag === "Span") span.attribute("request_id", id)
       const dialect = dialectOf(request.url, request.headers)
       const answerHeaders: typeof AnswerHeaders.Service = { value: undefined }
-      const own = Context.make(RequestId, id).pipe(
-        Context.add(AnswerHeaders, answerHeaders),
-        Context.add(CallerDialect, dialect),
-        Context.add(References.CurrentLogAnnotations, {
-          ...fiber.getRef(References.CurrentLogAnnotations),
-          request_id: id
-        }),
-        Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
-      )
+      const annotations = { ...fiber.getRef(References.CurrentLogAnnotations), request_id: id }
+      // Added one by one, which lays them over the context; merging would copy all of it for each request.
+      const withOwn = <R>(context: Context.Context<R>) =>
+        context.pipe(
+          Context.add(RequestId, id),
+          Context.add(AnswerHeaders, answerHeaders),
+          Context.add(CallerDialect, dialect),
+          Context.add(References.CurrentLogAnnotations, annotations),
+          Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
+        )
 
       const refuse = (problem: Parameters<typeof toResponse>[0], headers?: Record<string, string>) =>
         Effect.succeed(toResponse(problem, id, headers, dialect))
@@ -357,7 +358,7 @@ const makeFace = (
       const finish = (response: HttpServerResponse.HttpServerResponse) => {
         const problem = problemOfResponse(response)
         const plain =
-          problem === undefined ? watchStream(response, own) : toResponse(problem, id, undefined, dialect)
+          problem === undefined ? watchStream(response, withOwn) : toResponse(problem, id, undefined, dialect)
         const done = HttpServerResponse.setHeaders(plain, {
           ...baseHeaders,
           ...plain.headers,
@@ -374,7 +375,7 @@ const makeFace = (
       // effect's CORS takes every OPTIONS for a preflight.
       const crossOrigin = cors !== undefined && (request.method !== "OPTIONS" || isPreflight(request))
       const answered = crossOrigin ? cors(Effect.suspend(answer)) : answer()
-      return answered.pipe(Effect.flatMap(finish), Effect.provideContext(own))
+      return answered.pipe(Effect.flatMap(finish), Effect.updateContext(withOwn))
     })
   }
 }
