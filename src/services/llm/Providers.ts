@@ -1,5 +1,5 @@
 import Anthropic from "@anthropic-ai/sdk"
-import { Context, Effect, Layer, Option, Predicate, RcMap, Redacted, Schema } from "effect"
+import { Clock, Context, Effect, Layer, Option, Predicate, RcMap, Redacted, Schema } from "effect"
 import type { Scope } from "effect"
 import { Sse } from "effect/encoding"
 import OpenAI from "openai"
@@ -63,13 +63,13 @@ const numberIn = (headers: Headers, name: string): number | undefined => {
 }
 
 /** `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, 10.2.3). */
-const retryAfterMillis = (headers: Headers): number | null => {
+const retryAfterMillis = (headers: Headers, now: number): number | null => {
   const millis = numberIn(headers, "retry-after-ms")
   if (millis !== undefined) return millis
   const seconds = numberIn(headers, "retry-after")
   if (seconds !== undefined) return seconds * 1000
   const date = Date.parse(headers.get("retry-after") ?? "")
-  return Number.isNaN(date) ? null : Math.max(0, date - Date.now())
+  return Number.isNaN(date) ? null : Math.max(0, date - now)
 }
 
 const decodeJson = Schema.decodeUnknownOption(Schema.Json)
@@ -78,7 +78,7 @@ const decodeJson = Schema.decodeUnknownOption(Schema.Json)
  * What an SDK threw, in words of ours. Nothing of its object stays: it holds the request, and so the key. A provider
  * that refuses a key may repeat it, so of a 401 or 403 only the status is told.
  */
-const faultFrom = (error: unknown): ProviderFault => {
+const faultFrom = (error: unknown, now: number): ProviderFault => {
   const status =
     Predicate.hasProperty(error, "status") && Predicate.isNumber(error.status) ? error.status : undefined
   if (status === undefined) return faultOf("connection", "The connection failed")
@@ -101,7 +101,7 @@ const faultFrom = (error: unknown): ProviderFault => {
     type: isSecret ? null : (textOf(told["type"]) ?? null),
     code: isSecret ? null : (textOf(told["code"]) ?? textOf(objectOf(told["details"])["error_code"]) ?? null),
     param: isSecret ? null : (textOf(told["param"]) ?? null),
-    retryAfterMillis: retryAfterMillis(headers)
+    retryAfterMillis: retryAfterMillis(headers, now)
   })
 }
 
@@ -203,6 +203,7 @@ export class Providers extends Context.Service<
 
         return Providers.of({
           send: Effect.fnUntraced(function* ({ body, headers, key, provider, route }) {
+            const clock = yield* Clock.Clock
             const client = yield* clientOf(provider, key)
             const controller = yield* Effect.acquireRelease(
               Effect.sync(() => new AbortController()),
@@ -211,7 +212,7 @@ export class Providers extends Context.Service<
             const { signal } = controller
             const response = yield* Effect.tryPromise({
               try: () => client.post(paths[route], { body, headers: { ...headers }, signal }),
-              catch: faultFrom
+              catch: (error) => faultFrom(error, clock.currentTimeMillisUnsafe())
             })
             return {
               headers: headersToTell(response.headers),
