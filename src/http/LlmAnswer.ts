@@ -103,6 +103,8 @@ const framesOf = Effect.fnUntraced(function* (
   const frames = yield* Queue.bounded<string, Cause.Done>(FRAMES_AHEAD)
   const silence = Duration.toMillis(SILENCE)
   let last = clock.currentTimeMillisUnsafe()
+  /** Told its end by us: what the pump's own would say comes too late. */
+  let isClosed = false
 
   const pump = yield* events.pipe(
     Stream.runForEach((event) => {
@@ -112,7 +114,7 @@ const framesOf = Effect.fnUntraced(function* (
     Effect.onExit(
       Exit.match({
         onSuccess: () => Queue.end(frames),
-        onFailure: (cause) => Queue.failCause(frames, cause)
+        onFailure: (cause) => (isClosed ? Effect.void : Queue.failCause(frames, cause))
       })
     ),
     Effect.forkScoped
@@ -135,6 +137,7 @@ const framesOf = Effect.fnUntraced(function* (
     { credentials: yield* PresentedCredentials, tenantId, scope: "llm:use" },
     (code) => {
       if (code === "ShuttingDown") return
+      isClosed = true
       pump.interruptUnsafe()
       const farewell = codecOf[dialect]
         .writer({ usage: false })

@@ -1,4 +1,4 @@
-import { Array as Arr, Context, Effect, Layer, Option, Redacted, Result } from "effect"
+import { Array as Arr, Context, Effect, Layer, Option, Redacted, Result, Semaphore } from "effect"
 import type { Duration, Schema, Scope, Stream } from "effect"
 import type { Dialect, GuardVerdict, ModelRef, Provider, ProviderRefused } from "../domain/Llm.ts"
 import { isAllowed, modelGroups, resolveModel } from "../domain/ModelGroups.ts"
@@ -243,12 +243,15 @@ const guarded = Effect.fnUntraced(function* (parts: Parts, conversation: Convers
   return examined
 })
 
+/** When many callers leave at once, their rows don't stand in the way of those who stay. */
+const leaversRows = Semaphore.makeUnsafe(2)
+
 /** One row for each attempt. What can't be written is logged whole, since a call that was answered is not undone. */
 const written = (parts: Parts, metadata: JsonObject | undefined) => (record: AttemptRecord) => {
   const { db, tenant } = parts
   const { target, usage } = record
   const keyId = tenant.principal._tag === "ApiKey" ? tenant.principal.keyId : null
-  return db
+  const write = db
     .query(
       (sql, table) => sql`INSERT INTO ${table("llm_usage")}
         (request_id, key_id, asked, provider, model, status, http_status, streamed, resumed,
@@ -270,6 +273,7 @@ const written = (parts: Parts, metadata: JsonObject | undefined) => (record: Att
       ),
       Effect.asVoid
     )
+  return record.status === "cancelled" ? leaversRows.withPermit(write) : write
 }
 
 /** The caller's call, ready for the gateway. */

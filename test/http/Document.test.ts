@@ -81,7 +81,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
             .replace("{id}", id.startsWith("users.") ? userId : String(member(record.json, "id")))
             .replace("{key}", "presence")
             .replace("{model}", "fast")
-            .replace("{name}", "openai_api_key")
+            .replace("{name}", "crm_token")
             .replace("{stream}", "tickets")
             .replace("{tenant}", acme.slug)
           const answer = yield* sendJson(
@@ -177,7 +177,7 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           .replace("{id}", String(member(record.json, "id")))
           .replace("{key}", "presence")
           .replace("{model}", "fast")
-          .replace("{name}", "openai_api_key")
+          .replace("{name}", "crm_token")
           .replace("{tenant}", acme.slug)
         const credential = template.startsWith("/api/v1/tenants")
           ? operator
