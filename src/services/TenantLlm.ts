@@ -312,11 +312,11 @@ const prepared = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     deadline: call.deadline,
     resume: call.resume,
     onAttempt: written(parts, isObject(metadata) ? metadata : undefined),
-    summary: ({ answeredBy, resumed, usage }) => ({
+    summary: ({ answeredBy, asked: target, resumed, usage }) => ({
       answeredBy,
       usage,
       resumed,
-      costUsd: costOf(answeredBy, usage, tenant.settings["llm.prices"]),
+      costUsd: costOf(target, usage, tenant.settings["llm.prices"]),
       tenantId: tenant.tenantId,
       requestId: tenant.requestId,
       guard: verdict
@@ -362,11 +362,11 @@ const pass = Effect.fn("TenantLlm.pass")(function* (
       resume: false,
       // Counting is free, and no attempt at an answer.
       onAttempt: isEmbedding ? written(parts, undefined) : () => Effect.void,
-      summary: ({ answeredBy, resumed, usage }) => ({
+      summary: ({ answeredBy, asked: target, resumed, usage }) => ({
         answeredBy,
         usage,
         resumed,
-        costUsd: costOf(answeredBy, usage, tenant.settings["llm.prices"]),
+        costUsd: costOf(target, usage, tenant.settings["llm.prices"]),
         tenantId: tenant.tenantId,
         requestId: tenant.requestId,
         guard: unlooked

@@ -29,7 +29,7 @@ import type { Answer, Conversation, JsonObject, StreamEvent, Summary, WireEvent 
 import { codecOf } from "./Codecs.ts"
 import { faultOf, reactionTo } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
-import { isObject } from "./Json.ts"
+import { isObject, textOf } from "./Json.ts"
 import { withoutUsage } from "./OpenAiChat.ts"
 import { Providers, wireFor } from "./Providers.ts"
 import type { ProviderResponse, Route } from "./Providers.ts"
@@ -90,7 +90,12 @@ export interface GatewayCall {
   /** Called once for each attempt, whoever ended it. */
   readonly onAttempt: (record: AttemptRecord) => Effect.Effect<void>
   /** Called with what is known when the answer is over. */
-  readonly summary: (known: Pick<Summary, "answeredBy" | "usage" | "resumed">) => Summary
+  readonly summary: (known: Known) => Summary
+}
+
+/** What is known when an answer is over. `asked` is the model as our tables name it, which is what has a price. */
+export interface Known extends Pick<Summary, "answeredBy" | "usage" | "resumed"> {
+  readonly asked: ModelRef
 }
 
 export interface GatewayHead {
@@ -150,6 +155,12 @@ const circuitOf = <A>(target: Target) => ({
   }
 })
 
+/** Who answered: the model as the provider itself names it, with its date or whatever else it adds. */
+const answererOf = ({ model, provider }: ModelRef, said: string): ModelRef => ({
+  provider,
+  model: said === "" ? model : said
+})
+
 /** A stream that has said its first token. */
 interface Begun {
   readonly target: Target
@@ -160,6 +171,8 @@ interface Begun {
   readonly next: Effect.Effect<Option.Option<ReadonlyArray<Read>>, ProviderFault>
   /** What came up to the first token. */
   readonly first: ReadonlyArray<Read>
+  /** What the provider calls the model that answers. */
+  readonly said: string
 }
 
 interface Read {
@@ -464,12 +477,20 @@ export class LlmGateway extends Context.Service<
               first.push(...read.value)
               if (attempt.hasFirstToken || stopped) break
             }
-            return { target, attempt, response, scope, next, first }
+            const started = first.flatMap(({ events }) => events).find(({ _tag }) => _tag === "Started")
+            const said = started?._tag === "Started" ? started.model : ""
+            return { target, attempt, response, scope, next, first, said }
           })
 
-        const summarized = (call: GatewayCall, attempts: ReadonlyArray<Attempt>, answeredBy: ModelRef) =>
+        const summarized = (
+          call: GatewayCall,
+          attempts: ReadonlyArray<Attempt>,
+          target: ModelRef,
+          said: string
+        ) =>
           call.summary({
-            answeredBy,
+            asked: target,
+            answeredBy: answererOf(target, said),
             usage: attempts.reduce((sum, attempt) => addUsage(sum, attempt.usage), noUsage),
             resumed: attempts.length > 1
           })
@@ -496,10 +517,9 @@ export class LlmGateway extends Context.Service<
                     if (Result.isFailure(decoded)) return yield* faultOf("malformed", decoded.failure)
                     const answer = decoded.success
                     attempt.answered(answer.usage, charactersOf(answer))
-                    const answeredBy = { provider: target.provider, model: target.model }
-                    const summary = summarized(call, [attempt], answeredBy)
+                    const summary = summarized(call, [attempt], target, answer.model)
                     return {
-                      answeredBy,
+                      answeredBy: summary.answeredBy,
                       headers: response.headers,
                       answer,
                       summary,
@@ -524,7 +544,7 @@ export class LlmGateway extends Context.Service<
               begin(call, target, scope, undefined)
             )
             return {
-              answeredBy: { provider: begun.target.provider, model: begun.target.model },
+              answeredBy: answererOf(begun.target, begun.said),
               headers: begun.response.headers,
               events: eventsOf(call, begun, scope, endsAt)
             }
@@ -547,13 +567,8 @@ export class LlmGateway extends Context.Service<
                     attempt.providerRequestId = response.requestId
                     const body = yield* response.json
                     attempt.answered(usageOf(body), 0)
-                    const answeredBy = { provider: target.provider, model: target.model }
-                    return {
-                      answeredBy,
-                      headers: response.headers,
-                      body,
-                      summary: summarized(call, [attempt], answeredBy)
-                    }
+                    const summary = summarized(call, [attempt], target, textOf(body["model"]) ?? "")
+                    return { answeredBy: summary.answeredBy, headers: response.headers, body, summary }
                   }).pipe(
                     Effect.timeoutOrElse({
                       duration: times.attempt,
@@ -630,7 +645,7 @@ export class LlmGateway extends Context.Service<
 
           const failWith = (fault: ProviderFault, detail: string): ReadonlyArray<WireEvent> => {
             isOver = true
-            const summary = summarized(call, attempts, current.target)
+            const summary = summarized(call, attempts, current.target, current.said)
             return writer.fail({
               status: 502,
               code: "ProviderUnavailable",
@@ -669,7 +684,7 @@ export class LlmGateway extends Context.Service<
                 return result.success.value.flatMap((one) => passed(joined(one)))
               isOver = true
               current.attempt.ended()
-              const end = writer.end(summarized(call, attempts, current.target))
+              const end = writer.end(summarized(call, attempts, current.target, current.said))
               yield* Scope.close(current.scope, Exit.void)
               return end
             }

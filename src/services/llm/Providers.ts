@@ -50,6 +50,8 @@ export interface ProviderResponse {
   readonly pull: Effect.Effect<Option.Option<ReadonlyArray<WireEvent>>, ProviderFault>
 }
 
+export type BaseUrls = Readonly<Record<Provider, string | undefined>>
+
 interface Client {
   readonly post: (
     path: string,
@@ -149,17 +151,22 @@ export class Providers extends Context.Service<
 >()("agent-army/services/llm/Providers") {
   static readonly layer = (options: {
     /** The SDKs' defaults where there is none. */
-    readonly baseUrls: Readonly<Record<Provider, string | undefined>>
+    readonly baseUrls: BaseUrls
+    /** Who answers for its own key, instead of the vendors. */
+    readonly simulator?: { readonly key: Redacted.Redacted<string>; readonly baseUrls: BaseUrls } | undefined
   }) =>
     Layer.effect(
       Providers,
       Effect.gen(function* () {
+        const { simulator } = options
         const make = (provider: Provider, key: string): Client => {
+          const isSimulated = simulator !== undefined && key === Redacted.value(simulator.key)
+          const baseUrls = isSimulated ? simulator.baseUrls : options.baseUrls
           if (provider === "anthropic") {
             const client = new Anthropic({
               apiKey: key,
               authToken: null,
-              baseURL: options.baseUrls.anthropic ?? null,
+              baseURL: baseUrls.anthropic ?? null,
               maxRetries: 0,
               timeout: SDK_TIMEOUT_MILLIS,
               logLevel: "off"
@@ -170,7 +177,7 @@ export class Providers extends Context.Service<
             apiKey: key,
             organization: null,
             project: null,
-            baseURL: options.baseUrls.openai ?? null,
+            baseURL: baseUrls.openai ?? null,
             maxRetries: 0,
             timeout: SDK_TIMEOUT_MILLIS,
             logLevel: "off"
