@@ -7,6 +7,10 @@ import { RequestId } from "../domain/RequestId.ts"
 import type { Tenant } from "../domain/Tenant.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
+import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { LlmUsage } from "../services/llm/LlmUsage.ts"
+import { Providers } from "../services/llm/Providers.ts"
+import { PromptGuard } from "../services/PromptGuard.ts"
 import { Redis } from "../services/Redis.ts"
 import { SecretVault } from "../services/SecretVault.ts"
 import { TenantContext } from "../services/TenantContext.ts"
@@ -33,8 +37,24 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
         Redis,
         EventReader,
         SecretVault,
-        AuditLog
-      )(yield* Effect.context<TenantPool | Redis | EventReader | SecretVault | AuditLog>())
+        AuditLog,
+        LlmGateway,
+        LlmUsage,
+        PromptGuard,
+        Providers
+      )(
+        yield* Effect.context<
+          | TenantPool
+          | Redis
+          | EventReader
+          | SecretVault
+          | AuditLog
+          | LlmGateway
+          | LlmUsage
+          | PromptGuard
+          | Providers
+        >()
+      )
 
       return TenantScope.of(
         Effect.fnUntraced(function* (httpEffect) {

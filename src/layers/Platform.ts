@@ -9,11 +9,14 @@ import { EventReader } from "../services/EventReader.ts"
 import { Idempotency } from "../services/Idempotency.ts"
 import { KeyRing } from "../services/KeyRing.ts"
 import { MasterKey } from "../services/MasterKey.ts"
+import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { OperatorKeys } from "../services/OperatorKeys.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
 import { PlatformKeys } from "../services/PlatformKeys.ts"
+import { PromptGuard } from "../services/PromptGuard.ts"
 import { Provisioning } from "../services/Provisioning.ts"
 import { RateLimits } from "../services/RateLimits.ts"
 import { Records } from "../services/Records.ts"
@@ -27,6 +30,7 @@ import { Tenants } from "../services/Tenants.ts"
 import { Tokens } from "../services/Tokens.ts"
 import { Users } from "../services/Users.ts"
 import { Installation } from "./Installation.ts"
+import { ProvidersLayer } from "./Providers.ts"
 import { Settings } from "./Settings.ts"
 
 /** Postgres, as the app and as the migrator, and Redis. Nothing connects before it is used. */
@@ -116,13 +120,35 @@ export const TenantPlaneLayer = Layer.unwrap(
   })
 )
 
+/** The way to the models, and what it leaves of each attempt. */
+const LlmLayer = Layer.unwrap(
+  Effect.map(Settings, (settings) =>
+    Layer.mergeAll(
+      LlmGateway.layer({
+        answer: settings.llmTimeout,
+        firstToken: settings.llmFirstTokenTimeout,
+        chunk: settings.llmChunkTimeout,
+        maxRetries: settings.llmMaxRetries
+      }),
+      LlmUsage.layer,
+      PromptGuard.layer,
+      ProvidersLayer
+    ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  )
+)
+
 /** Whatever the claim's key is good for, HKDF makes another one of it. */
 const IdempotencyLayer = Layer.unwrap(
   Effect.map(Installation, ({ tenantClaimKey }) => Idempotency.layer({ secret: tenantClaimKey }))
 )
 
 /** The platform without its HTTP face. */
-export const PlatformLayer = Layer.mergeAll(TenantPlaneLayer, SignInLimits.layer, IdempotencyLayer).pipe(
+export const PlatformLayer = Layer.mergeAll(
+  TenantPlaneLayer,
+  LlmLayer,
+  SignInLimits.layer,
+  IdempotencyLayer
+).pipe(
   Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),
   Layer.provideMerge(StorageLayer)

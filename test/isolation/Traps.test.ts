@@ -10,6 +10,10 @@ import { TenantScope } from "../../src/http/TenantScope.ts"
 import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
 import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
+import { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
+import { Providers } from "../../src/services/llm/Providers.ts"
+import { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Redis } from "../../src/services/Redis.ts"
 import { SecretVault } from "../../src/services/SecretVault.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
@@ -251,7 +255,16 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           })
         )
         const platform = yield* Effect.context<
-          Tenants | TenantPool | Redis | EventReader | SecretVault | AuditLog
+          | Tenants
+          | TenantPool
+          | Redis
+          | EventReader
+          | SecretVault
+          | AuditLog
+          | LlmGateway
+          | LlmUsage
+          | PromptGuard
+          | Providers
         >()
         const routes = HttpApiBuilder.layer(Probes).pipe(
           Layer.provide(handlers),
@@ -262,7 +275,18 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           ]),
           Layer.provide(
             Layer.succeedContext(
-              Context.pick(Tenants, TenantPool, Redis, EventReader, SecretVault, AuditLog)(platform)
+              Context.pick(
+                Tenants,
+                TenantPool,
+                Redis,
+                EventReader,
+                SecretVault,
+                AuditLog,
+                LlmGateway,
+                LlmUsage,
+                PromptGuard,
+                Providers
+              )(platform)
             )
           ),
           Layer.provide(HttpServer.layerServices)
