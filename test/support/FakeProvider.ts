@@ -379,7 +379,10 @@ export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> 
     openResponses.add(response)
     const id = String(++requests).padStart(6, "0")
     // Outside the scope's fiber and its services: a test's clock must not hold up the vendor.
-    const fiber = Effect.runFork(serve(request, response, attempt, id))
+    const fiber = Effect.runFork(
+      // A bug in here is to be seen at once, not as a client that waits.
+      Effect.onError(serve(request, response, attempt, id), () => Effect.sync(() => response.destroy()))
+    )
     response.on("close", () => {
       openResponses.delete(response)
       fiber.interruptUnsafe()
