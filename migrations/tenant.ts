@@ -5,8 +5,8 @@ import apiKeyLife from "./tenant/0005_api_key_life.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
 import sessions from "./tenant/0004_sessions.ts"
-import records from "./tenant/0002_records.ts"
 import llmUsage from "./tenant/0008_llm_usage.ts"
+import records from "./tenant/0002_records.ts"
 import secrets from "./tenant/0007_secrets.ts"
 
 /** A tenant's migrations, in order. A number is never used twice, and what has run is never changed. */

@@ -1,63 +1,98 @@
-import { BigDecimal, Option } from "effect"
+import { BigDecimal } from "effect"
 import type { ModelRef, TokenUsage } from "./Llm.ts"
+import { modelName } from "./ModelGroups.ts"
+import type { TenantSettings } from "./TenantSettings.ts"
 
-/** USD per million tokens, as decimal strings. What has no price of its own costs what an input token costs. */
-export interface Price {
-  readonly input: string
-  readonly output: string
-  readonly cached_input?: string
-  readonly cache_write?: string
-  readonly reasoning?: string
-}
+/** USD per million tokens, decimal strings. What has no price of its own costs what `input` or `output` does. */
+export type Price = NonNullable<TenantSettings["llm.prices"]>[string]
 
-/** The vendors' list prices, as of the day that the table names. A tenant's `llm.prices` go before it. */
-export const prices: {
+interface DatedPrice extends Price {
+  /** The day of the vendor's price list. */
   readonly asOf: string
-  readonly table: Readonly<Record<string, Price>>
-} = {
-  asOf: "2026-11-01",
-  table: {
-    "anthropic/claude-sonnet-5-5": { input: "3", output: "15", cached_input: "0.3", cache_write: "3.75" },
-    "anthropic/claude-haiku-5-5": { input: "1", output: "5", cached_input: "0.1", cache_write: "1.25" },
-    "openai/gpt-5.4": { input: "2.5", output: "15", cached_input: "0.25" },
-    "openai/gpt-5.4-mini": { input: "0.75", output: "4.5", cached_input: "0.075" },
-    "openai/text-embedding-3-small": { input: "0.02", output: "0" }
-  }
 }
 
-const MILLION = 6
-
-const decimal = (text: string): BigDecimal.BigDecimal =>
-  Option.getOrElse(BigDecimal.fromString(text), () => BigDecimal.make(0n, 0))
-
-/** USD of so many tokens: exact, since nothing is divided but by moving the point. */
-const costing = (tokens: number, perMillion: string): BigDecimal.BigDecimal => {
-  const product = BigDecimal.multiply(BigDecimal.make(BigInt(tokens), 0), decimal(perMillion))
-  return BigDecimal.make(product.value, product.scale + MILLION)
+/**
+ * What the vendors' lists say. A model that is not here is counted in tokens and has no cost: a guess would look like money.
+ * `cache_write` is Anthropic's for five minutes. The prices of Claude 5.5 are those of its class since 4.5, until read from a later
+ * list; a tenant's `llm.prices` go before all of these.
+ */
+const prices: Readonly<Record<string, DatedPrice>> = {
+  "anthropic/claude-opus-5-5": {
+    input: "5",
+    output: "25",
+    cached_input: "0.5",
+    cache_write: "6.25",
+    asOf: "2026-03-21"
+  },
+  "anthropic/claude-sonnet-5-5": {
+    input: "3",
+    output: "15",
+    cached_input: "0.3",
+    cache_write: "3.75",
+    asOf: "2026-03-21"
+  },
+  "anthropic/claude-haiku-5-5": {
+    input: "1",
+    output: "5",
+    cached_input: "0.1",
+    cache_write: "1.25",
+    asOf: "2026-03-21"
+  },
+  "anthropic/claude-sonnet-4-5": {
+    input: "3",
+    output: "15",
+    cached_input: "0.3",
+    cache_write: "3.75",
+    asOf: "2025-10-01"
+  },
+  "anthropic/claude-haiku-4-5": {
+    input: "1",
+    output: "5",
+    cached_input: "0.1",
+    cache_write: "1.25",
+    asOf: "2025-10-15"
+  },
+  "openai/gpt-5.4": { input: "2.5", output: "15", cached_input: "0.25", asOf: "2026-03-17" },
+  "openai/gpt-5.4-mini": { input: "0.75", output: "4.5", cached_input: "0.075", asOf: "2026-03-17" },
+  "openai/gpt-5.4-nano": { input: "0.2", output: "1.25", cached_input: "0.02", asOf: "2026-03-17" },
+  "openai/text-embedding-3-small": { input: "0.02", output: "0", asOf: "2025-01-01" },
+  "openai/text-embedding-3-large": { input: "0.13", output: "0", asOf: "2025-01-01" }
 }
 
-/** The exact cost of an attempt in USD, as a decimal string; `null` for a model that has no price. */
-export const costOf = (
-  { model, provider }: ModelRef,
-  usage: TokenUsage,
-  own: Readonly<Record<string, Price>> = {}
-): string | null => {
-  const price = own[`${provider}/${model}`] ?? prices.table[`${provider}/${model}`]
-  if (price === undefined) return null
-  const told = Math.min(usage.reasoning, usage.output)
-  const sum = [
-    costing(usage.input, price.input),
-    costing(usage.cachedRead, price.cached_input ?? price.input),
-    costing(usage.cachedWrite, price.cache_write ?? price.input),
-    costing(usage.output - told, price.output),
-    costing(told, price.reasoning ?? price.output)
-  ].reduce((left, right) => BigDecimal.sum(left, right))
-  return plain(BigDecimal.normalize(sum))
+/** A model's price: the tenant's own before the platform's table. */
+export const priceOf = (ref: ModelRef, own: TenantSettings["llm.prices"]): Price | undefined => {
+  const name = modelName(ref)
+  if (own !== undefined && Object.hasOwn(own, name)) return own[name]
+  return Object.hasOwn(prices, name) ? prices[name] : undefined
 }
 
-/** Without an exponent, which JSON clients and `numeric` would both rather not see. */
-const plain = ({ scale, value }: BigDecimal.BigDecimal): string => {
-  if (scale <= 0) return `${value}${"0".repeat(value === 0n ? 0 : -scale)}`
-  const digits = value.toString().padStart(scale + 1, "0")
+const PER_MILLION_SCALE = 6
+
+const decimal = (text: string): BigDecimal.BigDecimal => BigDecimal.fromStringUnsafe(text)
+
+/** All digits and no exponent, which `BigDecimal.format` has from 16 decimals on. */
+const plain = (amount: BigDecimal.BigDecimal): string => {
+  const { scale, value } = BigDecimal.normalize(amount)
+  if (scale <= 0) return String(value * 10n ** BigInt(-scale))
+  const digits = String(value).padStart(scale + 1, "0")
   return `${digits.slice(0, -scale)}.${digits.slice(-scale)}`
 }
+
+/** What an attempt cost in USD, exact, as a decimal string; `null` without a price. */
+export const costOf = (usage: TokenUsage, price: Price | undefined): string | null => {
+  if (price === undefined) return null
+  const part = (tokens: number, perMillion: string) =>
+    BigDecimal.multiply(BigDecimal.fromBigInt(BigInt(Math.trunc(tokens))), decimal(perMillion))
+  const total = BigDecimal.sumAll([
+    part(usage.input, price.input),
+    part(usage.cachedRead, price.cached_input ?? price.input),
+    part(usage.cachedWrite, price.cache_write ?? price.input),
+    part(Math.max(0, usage.output - usage.reasoning), price.output),
+    part(Math.min(usage.output, usage.reasoning), price.reasoning ?? price.output)
+  ])
+  return plain(BigDecimal.make(total.value, total.scale + PER_MILLION_SCALE))
+}
+
+/** The sum of two costs; unknown where one of them is. */
+export const sumCosts = (a: string | null, b: string | null): string | null =>
+  a === null || b === null ? null : plain(BigDecimal.sum(decimal(a), decimal(b)))

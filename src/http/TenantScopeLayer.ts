@@ -8,7 +8,8 @@ import type { Tenant } from "../domain/Tenant.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
-import { ProviderKeys } from "../services/llm/ProviderKeys.ts"
+import { LlmUsage } from "../services/llm/LlmUsage.ts"
+import { Providers } from "../services/llm/Providers.ts"
 import { PromptGuard } from "../services/PromptGuard.ts"
 import { Redis } from "../services/Redis.ts"
 import { SecretVault } from "../services/SecretVault.ts"
@@ -38,11 +39,20 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
         SecretVault,
         AuditLog,
         LlmGateway,
+        LlmUsage,
         PromptGuard,
-        ProviderKeys
+        Providers
       )(
         yield* Effect.context<
-          TenantPool | Redis | EventReader | SecretVault | AuditLog | LlmGateway | PromptGuard | ProviderKeys
+          | TenantPool
+          | Redis
+          | EventReader
+          | SecretVault
+          | AuditLog
+          | LlmGateway
+          | LlmUsage
+          | PromptGuard
+          | Providers
         >()
       )
 

@@ -1,15 +1,11 @@
 import { NodeHttpServer } from "@effect/platform-node"
-import { Context, Effect, Layer, Redacted, Result, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Result, Schema, Stream } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { createServer } from "node:http"
-import type { Dialect } from "../domain/Llm.ts"
+import type { Dialect, Provider } from "../domain/Llm.ts"
 import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "../services/llm/Codec.ts"
 import { codecOf } from "../services/llm/Codecs.ts"
 import { listOf, textOf } from "../services/llm/Json.ts"
-import type { BaseUrls } from "../services/llm/Providers.ts"
-
-/** Nobody's key: the gateway sends what goes by it to the simulator. */
-const KEY = Redacted.make("simulator")
 
 const CHARACTERS_A_TOKEN = 4
 
@@ -135,14 +131,14 @@ const routes = Layer.mergeAll(
  */
 export class LlmSimulator extends Context.Service<
   LlmSimulator,
-  { readonly key: Redacted.Redacted<string>; readonly baseUrls: BaseUrls }
+  { readonly urls: Readonly<Record<Provider, string>> }
 >()("agent-army/layers/LlmSimulator") {
   static readonly layer = Layer.effect(
     LlmSimulator,
     Effect.gen(function* () {
       const { address } = yield* HttpServer.HttpServer
       const url = `http://127.0.0.1:${address._tag === "UnixPathAddress" ? 0 : address.port}`
-      return LlmSimulator.of({ key: KEY, baseUrls: { anthropic: url, openai: `${url}/v1` } })
+      return LlmSimulator.of({ urls: { anthropic: url, openai: `${url}/v1` } })
     })
   ).pipe(
     Layer.provideMerge(HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true })),

@@ -9,14 +9,16 @@ import { EventReader } from "../services/EventReader.ts"
 import { Idempotency } from "../services/Idempotency.ts"
 import { KeyRing } from "../services/KeyRing.ts"
 import { MasterKey } from "../services/MasterKey.ts"
+import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { OperatorKeys } from "../services/OperatorKeys.ts"
 import { Passwords } from "../services/Passwords.ts"
 import { PlatformDb } from "../services/PlatformDb.ts"
 import { PlatformKeys } from "../services/PlatformKeys.ts"
+import { PromptGuard } from "../services/PromptGuard.ts"
 import { Provisioning } from "../services/Provisioning.ts"
 import { RateLimits } from "../services/RateLimits.ts"
-import { PromptGuard } from "../services/PromptGuard.ts"
 import { Records } from "../services/Records.ts"
 import { Redis } from "../services/Redis.ts"
 import { SecretVault } from "../services/SecretVault.ts"
@@ -118,6 +120,23 @@ export const TenantPlaneLayer = Layer.unwrap(
   })
 )
 
+/** The way to the models, and what it leaves of each attempt. */
+const LlmLayer = Layer.unwrap(
+  Effect.map(Settings, (settings) =>
+    Layer.mergeAll(
+      LlmGateway.layer({
+        answer: settings.llmTimeout,
+        firstToken: settings.llmFirstTokenTimeout,
+        chunk: settings.llmChunkTimeout,
+        maxRetries: settings.llmMaxRetries
+      }),
+      LlmUsage.layer,
+      PromptGuard.layer,
+      ProvidersLayer
+    ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  )
+)
+
 /** Whatever the claim's key is good for, HKDF makes another one of it. */
 const IdempotencyLayer = Layer.unwrap(
   Effect.map(Installation, ({ tenantClaimKey }) => Idempotency.layer({ secret: tenantClaimKey }))
@@ -126,10 +145,9 @@ const IdempotencyLayer = Layer.unwrap(
 /** The platform without its HTTP face. */
 export const PlatformLayer = Layer.mergeAll(
   TenantPlaneLayer,
+  LlmLayer,
   SignInLimits.layer,
-  IdempotencyLayer,
-  ProvidersLayer,
-  PromptGuard.layer.pipe(Layer.provide(SecureRandom.layerWebCrypto))
+  IdempotencyLayer
 ).pipe(
   Layer.provideMerge(RateLimits.layer),
   Layer.provideMerge(ControlPlaneLayer),

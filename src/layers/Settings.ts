@@ -19,6 +19,14 @@ const url = (protocols: ReadonlyArray<string>) =>
     )
   )
 
+const httpUrl = Schema.String.check(
+  Schema.makeFilter((value: string) =>
+    URL.canParse(value) && ["http:", "https:"].includes(new URL(value).protocol)
+      ? undefined
+      : "Expected a URL of http: or https:"
+  )
+)
+
 const postgresUrl = Schema.RedactedFromValue(url(["postgres:", "postgresql:"]))
 
 /** 32 bytes in base64, as `openssl rand -base64 32` prints them. */
@@ -35,18 +43,6 @@ const origins = Schema.String.check(
       : "Expected origins"
   )
 )
-
-const providerUrl = url(["http:", "https:"])
-
-/** Seconds, with a fraction or without. A timer of Node takes no more than some 24 days. */
-const seconds = Schema.NumberFromString.check(
-  Schema.isFinite(),
-  Schema.isGreaterThan(0),
-  Schema.isLessThanOrEqualTo(86_400)
-)
-
-/** A vendor's key goes into a header: white space around it is somebody's clipboard. */
-const providerKey = Schema.RedactedFromValue(Schema.NonEmptyString)
 
 const LogFormat = Schema.Literals(["pretty", "json"])
 
@@ -68,14 +64,14 @@ const takes = {
   ACCESS_TOKEN_TTL: 'a duration such as "30 minutes", a minute at least',
   REFRESH_TOKEN_TTL: 'a duration such as "7 days", a minute at least',
   CORS_ALLOWED_ORIGINS: "a comma-separated list of origins such as https://app.example.com",
-  ANTHROPIC_API_KEY: "a key of Anthropic's",
-  OPENAI_API_KEY: "a key of OpenAI's",
-  ANTHROPIC_BASE_URL: "http://… or https://…, as Anthropic's SDK takes it",
-  OPENAI_BASE_URL: "http://… or https://…, as OpenAI's SDK takes it (it ends in /v1)",
-  LLM_TIMEOUT: "seconds, more than 0",
+  ANTHROPIC_API_KEY: "a key of Anthropic's API",
+  OPENAI_API_KEY: "a key of OpenAI's API",
+  ANTHROPIC_BASE_URL: "http:// or https://, without /v1",
+  OPENAI_BASE_URL: "http:// or https://, with /v1",
+  LLM_TIMEOUT: "seconds from 0.001 to 3600, may have a fraction",
   LLM_MAX_RETRIES: "a whole number from 0 to 10",
-  LLM_FIRST_TOKEN_TIMEOUT: "seconds, more than 0",
-  LLM_CHUNK_TIMEOUT: "seconds, more than 0",
+  LLM_FIRST_TOKEN_TIMEOUT: "seconds from 0.001 to 3600, may have a fraction",
+  LLM_CHUNK_TIMEOUT: "seconds from 0.001 to 3600, may have a fraction",
   METRICS_PORT: "a port from 0 to 65535",
   LOG_LEVEL: "trace, debug, info, warning, error, fatal or none",
   LOG_FORMAT: "pretty or json"
@@ -103,6 +99,11 @@ const atLeastAMinute = Schema.DurationFromString.check(
       : "Expected a minute at least"
   )
 )
+
+/** Seconds that may have a fraction. */
+const seconds = Schema.NumberFromString.check(Schema.isBetween({ minimum: 0.001, maximum: 3600 }))
+
+const apiKey = Schema.RedactedFromValue(Schema.NonEmptyString)
 
 const logLevels: Readonly<Record<string, LogLevel.LogLevel>> = {
   trace: "Trace",
@@ -159,20 +160,16 @@ const parse = Effect.gen(function* () {
       onNone: () => [],
       onSome: (list) => list.split(",").map((origin) => origin.trim())
     }),
-    providerKeys: {
-      anthropic: yield* optional("ANTHROPIC_API_KEY", providerKey),
-      openai: yield* optional("OPENAI_API_KEY", providerKey)
-    },
-    providerUrls: {
-      anthropic: yield* optional("ANTHROPIC_BASE_URL", providerUrl),
-      openai: yield* optional("OPENAI_BASE_URL", providerUrl)
-    },
-    llmTimes: {
-      attempt: Duration.seconds(llmTimeout),
-      retries: yield* withDefault("LLM_MAX_RETRIES", retries, 3),
-      firstToken: Duration.seconds(yield* withDefault("LLM_FIRST_TOKEN_TIMEOUT", seconds, llmTimeout)),
-      chunk: Duration.seconds(yield* withDefault("LLM_CHUNK_TIMEOUT", seconds, 15))
-    },
+    anthropicApiKey: yield* optional("ANTHROPIC_API_KEY", apiKey),
+    openaiApiKey: yield* optional("OPENAI_API_KEY", apiKey),
+    anthropicBaseUrl: yield* optional("ANTHROPIC_BASE_URL", httpUrl),
+    openaiBaseUrl: yield* optional("OPENAI_BASE_URL", httpUrl),
+    llmTimeout: Duration.seconds(llmTimeout),
+    llmMaxRetries: yield* withDefault("LLM_MAX_RETRIES", retries, 3),
+    llmFirstTokenTimeout: Duration.seconds(
+      yield* withDefault("LLM_FIRST_TOKEN_TIMEOUT", seconds, llmTimeout)
+    ),
+    llmChunkTimeout: Duration.seconds(yield* withDefault("LLM_CHUNK_TIMEOUT", seconds, 15)),
     metricsPort: yield* optional("METRICS_PORT", port),
     logLevel: logLevels[logLevel.toLowerCase()] ?? "Info",
     logFormat: yield* withDefault(

@@ -1,8 +1,16 @@
-import { Array as Arr, Context, Effect, Layer, Option, Redacted, Result, Semaphore } from "effect"
-import type { Duration, Schema, Scope, Stream } from "effect"
-import type { Dialect, GuardVerdict, ModelRef, Provider, ProviderRefused } from "../domain/Llm.ts"
-import { isAllowed, modelGroups, resolveModel } from "../domain/ModelGroups.ts"
-import { costOf } from "../domain/Prices.ts"
+import { Array as Arr, Context, Effect, Layer, Option, Result } from "effect"
+import type { Duration, Scope, Stream } from "effect"
+import { hash } from "node:crypto"
+import type { Dialect, GuardVerdict, ModelRef, Provider, ProviderRefused, TokenUsage } from "../domain/Llm.ts"
+import {
+  DEFAULT_GROUP,
+  isAllowed,
+  knownModels,
+  modelGroups,
+  modelName,
+  resolveModel
+} from "../domain/ModelGroups.ts"
+import { costOf, priceOf } from "../domain/Prices.ts"
 import { Forbidden, InvalidRequest, ProviderNotConfigured } from "../domain/Problems.ts"
 import type {
   BudgetExceeded,
@@ -14,19 +22,22 @@ import type {
 import { SecretName } from "../domain/Secret.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
+import type { AttemptRecord } from "./llm/Attempt.ts"
+import type { Answer, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
+import { codecOf } from "./llm/Codecs.ts"
+import { countOf, objectOf, textOf } from "./llm/Json.ts"
+import { asksForUsage, LlmGateway } from "./llm/LlmGateway.ts"
+import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
+import { LlmUsage } from "./llm/LlmUsage.ts"
+import { Providers } from "./llm/Providers.ts"
+import type { ProviderClient } from "./llm/Providers.ts"
 import { actOf, PromptGuard } from "./PromptGuard.ts"
 import { TenantContext } from "./TenantContext.ts"
 import { TenantDb } from "./TenantDb.ts"
 import { TenantSecrets } from "./TenantSecrets.ts"
-import { noUsage } from "./llm/Attempt.ts"
-import type { AttemptRecord } from "./llm/Attempt.ts"
-import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
-import { codecOf } from "./llm/Codecs.ts"
-import { countOf, isObject, listOf, objectOf, textOf } from "./llm/Json.ts"
-import { LlmGateway } from "./llm/LlmGateway.ts"
-import type { GatewayCall, Target } from "./llm/LlmGateway.ts"
-import { ProviderKeys } from "./llm/ProviderKeys.ts"
-import { wireFor } from "./llm/Providers.ts"
+
+/** What our own record keeps of a call's `metadata`. */
+const MOST_METADATA = 4096
 
 /** A call as it came in. */
 export interface LlmCall {
@@ -98,296 +109,264 @@ export class TenantLlm extends Context.Service<
   static readonly make: Effect.Effect<
     TenantLlm["Service"],
     never,
-    TenantContext | TenantDb | TenantSecrets | LlmGateway | PromptGuard | ProviderKeys | AuditLog
+    TenantContext | TenantDb | TenantSecrets | LlmGateway | Providers | PromptGuard | LlmUsage | AuditLog
   > = Effect.gen(function* () {
     const parts: Parts = {
       tenant: yield* TenantContext,
       db: yield* TenantDb,
       secrets: yield* TenantSecrets,
       gateway: yield* LlmGateway,
+      providers: yield* Providers,
       guard: yield* PromptGuard,
-      platform: yield* ProviderKeys,
+      usage: yield* LlmUsage,
       audit: yield* AuditLog
     }
     return TenantLlm.of({
       complete: (call) => complete(parts, call),
       stream: (call) => stream(parts, call),
-      embed: (body) => pass(parts, "openai-embeddings", body, {}),
-      countTokens: (body, headers) => pass(parts, "anthropic-count-tokens", body, headers),
-      models: models(parts)
+      embed: (body) => embed(parts, body),
+      countTokens: (body, headers) => countTokens(parts, body, headers),
+      models: Effect.sync(() => modelsOf(parts))
     })
   })
   static readonly layer = Layer.effect(TenantLlm, this.make)
 }
 
-/** What a request's service consists of. Its methods are functions of it, since to make them anew costs each request. */
+/** What a request's service consists of. Its methods are functions of it: a request that asks no model pays for none. */
 interface Parts {
   readonly tenant: TenantContext["Service"]
   readonly db: TenantDb["Service"]
   readonly secrets: TenantSecrets["Service"]
   readonly gateway: LlmGateway["Service"]
+  readonly providers: Providers["Service"]
   readonly guard: PromptGuard["Service"]
-  readonly platform: ProviderKeys["Service"]
+  readonly usage: LlmUsage["Service"]
   readonly audit: AuditLog["Service"]
 }
 
-/** Where a tenant keeps its own key of a vendor. */
-const secretOf: Readonly<Record<Provider, SecretName>> = {
+const unflagged: GuardVerdict = { flagged: false, score: 0, categories: [] }
+
+const invalid = (path: string, message: string) =>
+  new InvalidRequest({ detail: "The body is invalid", errors: [{ path: [path], message }] })
+
+/** What a request asks for. Whatever else it is, it is a name and no text. */
+const askedFor = (body: JsonObject, dialect: Dialect): Result.Result<string, InvalidRequest> => {
+  const model = body["model"] ?? undefined
+  if (model === undefined && dialect === "native") return Result.succeed(DEFAULT_GROUP)
+  return typeof model === "string" && /^[\x21-\x7e]{1,200}$/.test(model)
+    ? Result.succeed(model)
+    : Result.fail(invalid("model", "Expected a group, provider/model, or a model's name"))
+}
+
+/** Who is asked for, out of what the tenant may have. */
+const modelsFor = (
+  { tenant: { settings } }: Parts,
+  asked: string,
+  dialect: Dialect,
+  provider: Provider | undefined
+): Result.Result<ReadonlyArray<ModelRef>, Forbidden | InvalidRequest> => {
+  const { group, models } = resolveModel(asked, dialect, settings["llm.groups"])
+  const able = models.filter((ref) => provider === undefined || ref.provider === provider)
+  if (able.length === 0) return Result.fail(invalid("model", "No model of it can do this"))
+  const allowed = able.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
+  if (allowed.length === 0) return Result.fail(new Forbidden({ detail: "The tenant may not use this model" }))
+  const unpriced = allowed.find((ref) => priceOf(ref, settings["llm.prices"]) === undefined)
+  if (!group && unpriced !== undefined && settings["llm.monthly_budget_usd"] !== undefined) {
+    return Result.fail(invalid("model", "A model without a price can't be held to the tenant's budget"))
+  }
+  return Result.succeed(allowed)
+}
+
+const ownKeys: Readonly<Record<Provider, SecretName>> = {
   anthropic: SecretName.make("anthropic_api_key"),
   openai: SecretName.make("openai_api_key")
 }
 
-const DEFAULT_GROUP = "reasoning"
-
-const askedOf = (body: JsonObject, otherwise: string): string => textOf(body["model"]) ?? otherwise
-
-/** What a text in a vendor's name costs in that vendor's own cache of prompts may not tell another tenant a thing. */
-const marked = ({ tenant }: Parts, body: JsonObject, dialect: Dialect | "openai-embeddings"): JsonObject => {
-  const id = tenant.tenantId
-  if (dialect === "anthropic-messages") {
-    return { ...body, metadata: { ...objectOf(body["metadata"]), user_id: id } }
-  }
-  if (dialect === "openai-embeddings") return { ...body, user: id }
-  const key = textOf(body["prompt_cache_key"])
-  return {
-    ...body,
-    safety_identifier: id,
-    prompt_cache_key: key === undefined ? id : `${id}:${key}`
-  }
-}
-
-/** The tenant's own key of a vendor, else the platform's. A key of its own that does not open is never passed over. */
-const keyOf = Effect.fnUntraced(function* ({ platform, secrets }: Parts, provider: Provider) {
-  const own = yield* secrets.open(secretOf[provider])
-  const key = Option.isSome(own) ? own : platform[provider]
-  // It goes into a header, and came by somebody's clipboard.
-  return Option.map(key, (given) => Redacted.make(Redacted.value(given).trim()))
+/** The tenant's own key before the platform's. */
+const clientOf = Effect.fnUntraced(function* ({ providers, secrets }: Parts, provider: Provider) {
+  const own = yield* secrets.open(ownKeys[provider])
+  return Option.isSome(own)
+    ? Option.some(yield* providers.own(provider, own.value))
+    : providers.platform(provider)
 })
 
-/** Whom to ask, in order, each with a key. */
-const targetsOf = Effect.fnUntraced(function* (
-  parts: Parts,
-  asked: string,
-  dialect: Dialect,
-  only?: Provider
-) {
-  const { settings } = parts.tenant
-  const named = resolveModel(asked, dialect, settings["llm.groups"]).filter(
-    ({ provider }) => only === undefined || provider === only
-  )
-  if (named.length === 0) {
-    return yield* new InvalidRequest({
-      detail: `${asked} has no model for this endpoint`,
-      errors: [{ path: ["model"], message: `Expected a model of ${only ?? "a provider"}` }]
-    })
+const candidatesFor = Effect.fnUntraced(function* (parts: Parts, models: ReadonlyArray<ModelRef>) {
+  const clients = new Map<Provider, Option.Option<ProviderClient>>()
+  const candidates: Array<Candidate> = []
+  for (const ref of models) {
+    const client = clients.get(ref.provider) ?? (yield* clientOf(parts, ref.provider))
+    clients.set(ref.provider, client)
+    if (Option.isSome(client)) candidates.push({ ref, client: client.value })
   }
-  const allowed = named.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
-  if (allowed.length === 0) {
-    return yield* new Forbidden({ detail: `The tenant's settings do not allow ${asked}` })
-  }
-  const keys = new Map<Provider, Option.Option<Redacted.Redacted<string>>>()
-  for (const { provider } of allowed) {
-    if (!keys.has(provider)) keys.set(provider, yield* keyOf(parts, provider))
-  }
-  const targets = allowed.flatMap((ref): ReadonlyArray<Target> => {
-    const key = keys.get(ref.provider)
-    return key !== undefined && Option.isSome(key) ? [{ ...ref, key: key.value }] : []
-  })
-  if (!Arr.isReadonlyArrayNonEmpty(targets)) {
-    return yield* new ProviderNotConfigured({
-      detail: `There is no key for ${[...keys.keys()].join(" or ")}: neither the tenant's nor the platform's`
-    })
-  }
-  return targets
+  return Arr.isArrayNonEmpty(candidates)
+    ? candidates
+    : yield* new ProviderNotConfigured({ detail: "No provider of this model has a key" })
 })
 
-/** Every text in a body that no codec can read whole: for the guard, which has to see what a model will. */
-const textsIn = (json: Schema.Json | undefined): ReadonlyArray<string> => {
-  if (typeof json === "string") return [json]
-  if (Array.isArray(json)) return listOf(json).flatMap(textsIn)
-  if (!isObject(json) || json["role"] === "system" || json["role"] === "developer") return []
-  if (json["role"] === "assistant") return []
-  return Object.values(json).flatMap(textsIn)
-}
+/** The same for a tenant's same name, and nobody else's: a provider's caches and abuse reports keep tenants apart by it. */
+const pseudonym = (tenantId: string, given: string): string =>
+  `aa_${hash("sha256", `${tenantId}:${given}`, "hex").slice(0, 40)}`
 
-const unread = (body: JsonObject): Conversation => ({
-  system: [],
-  turns: [
-    {
-      role: "user",
-      parts: [...textsIn(body["messages"]), ...textsIn(body["input"])].map((text) => ({ _tag: "Text", text }))
+/** Says who is asking without saying it. What the caller itself set stays apart from its others. */
+const identifyIn =
+  ({ tenant: { tenantId } }: Parts): GatewayCall["identify"] =>
+  (body, dialect) => {
+    const known = (given: JsonObject[string] | undefined) => pseudonym(tenantId, textOf(given) ?? "")
+    if (dialect === "anthropic-messages") {
+      const metadata = objectOf(body["metadata"])
+      return { ...body, metadata: { ...metadata, user_id: known(metadata["user_id"]) } }
     }
-  ],
-  tools: [],
-  toolChoice: undefined,
-  parallelToolCalls: undefined,
-  maxTokens: undefined,
-  temperature: undefined,
-  topP: undefined,
-  stop: [],
-  format: undefined,
-  reasoningEffort: undefined
-})
+    return {
+      ...body,
+      safety_identifier: known(body["safety_identifier"] ?? body["user"]),
+      prompt_cache_key: known(body["prompt_cache_key"]),
+      ...("user" in body ? { user: known(body["user"]) } : undefined)
+    }
+  }
 
-/** Lets the guard look. Its act is written first: who is refused has been seen. */
-const guarded = Effect.fnUntraced(function* (parts: Parts, conversation: Conversation) {
+const metadataOf = (body: JsonObject): JsonObject => {
+  const metadata = objectOf(body["metadata"])
+  // Postgres has no NUL in text.
+  const text = JSON.stringify(metadata)
+  return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
+}
+
+/** An attempt's row. */
+const writeIn = (parts: Parts, body: JsonObject) => (record: AttemptRecord) => {
+  const { principal, requestId, schema, settings, tenantId } = parts.tenant
+  return parts.usage.write(
+    { id: tenantId, schema },
+    {
+      ...record,
+      requestId,
+      keyId: principal._tag === "ApiKey" ? principal.keyId : null,
+      cost: costOf(record.usage, priceOf(record.ref, settings["llm.prices"])),
+      metadata: metadataOf(body)
+    }
+  )
+}
+
+/** From the caller's words to the gateway's: who is asked, with which keys, and whether it may be. */
+const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const { audit, db, guard, tenant } = parts
-  const policy = tenant.settings["guard.policy"] ?? tenantSettingDefaults["guard.policy"]
-  const level = tenant.settings["guard.level"] ?? tenantSettingDefaults["guard.level"]
+  const { body, dialect } = call
+  const { settings } = tenant
+  const asked = yield* Effect.fromResult(askedFor(body, dialect))
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, undefined))
+  const conversation = yield* Effect.fromResult(codecOf[dialect].decodeRequest(body))
+
+  const policy = settings["guard.policy"] ?? tenantSettingDefaults["guard.policy"]
+  const level = settings["guard.level"] ?? tenantSettingDefaults["guard.level"]
   const examined = yield* guard.examine(conversation, { policy, level })
   const act = actOf(policy, examined.seen)
-  if (Option.isSome(act)) {
-    yield* audit.record(act.value).pipe(Effect.provideService(TenantDb, db))
-  }
+  if (Option.isSome(act)) yield* Effect.provideService(audit.record(act.value), TenantDb, db)
   if (examined.refusal !== undefined) return yield* examined.refusal
-  return examined
-})
 
-/** When many callers leave at once, their rows don't stand in the way of those who stay. */
-const leaversRows = Semaphore.makeUnsafe(2)
-
-/** One row for each attempt. What can't be written is logged whole, since a call that was answered is not undone. */
-const written = (parts: Parts, metadata: JsonObject | undefined) => (record: AttemptRecord) => {
-  const { db, tenant } = parts
-  const { target, usage } = record
-  const keyId = tenant.principal._tag === "ApiKey" ? tenant.principal.keyId : null
-  const write = db
-    .query(
-      (sql, table) => sql`INSERT INTO ${table("llm_usage")}
-        (request_id, key_id, asked, provider, model, status, http_status, streamed, resumed,
-         input_tokens, cached_read_tokens, cached_write_tokens, output_tokens, reasoning_tokens,
-         estimated, cost_usd, latency_ms, first_token_ms, provider_request_id, metadata)
-        VALUES (${tenant.requestId === "" ? null : tenant.requestId}::uuid, ${keyId}::uuid, ${record.asked},
-          ${target.provider}, ${target.model}, ${record.status}, ${record.httpStatus}::integer,
-          ${record.streamed}, ${record.resumed}, ${usage.input}, ${usage.cachedRead}, ${usage.cachedWrite},
-          ${usage.output}, ${usage.reasoning}, ${record.estimated},
-          ${costOf(target, usage, tenant.settings["llm.prices"])}::numeric, ${Math.round(record.latency)},
-          ${record.timeToFirstToken === null ? null : Math.round(record.timeToFirstToken)}::integer,
-          ${record.providerRequestId}::text, ${metadata === undefined ? null : JSON.stringify(metadata)}::jsonb)`
-    )
-    .pipe(
-      Effect.catchCause((cause) =>
-        Effect.logError("A row of llm_usage could not be written", cause).pipe(
-          Effect.annotateLogs({ provider: target.provider, model: target.model, ...usage })
-        )
-      ),
-      Effect.asVoid
-    )
-  return record.status === "cancelled" ? leaversRows.withPermit(write) : write
-}
-
-/** The caller's call, ready for the gateway. */
-const prepared = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
-  const { tenant } = parts
-  const codec = codecOf[call.dialect]
-  const asked = askedOf(call.body, DEFAULT_GROUP)
-  const decoded = codec.decodeRequest(call.body)
-  const targets = yield* targetsOf(parts, asked, call.dialect)
-  // What we can't read, a provider of the same dialect may: only translation needs all of it.
-  if (
-    Result.isFailure(decoded) &&
-    targets.some(({ provider }) => wireFor(provider, call.dialect) !== call.dialect)
-  ) {
-    return yield* decoded.failure
-  }
-  const given = Result.getOrElse(decoded, () => unread(call.body))
-  const examined = yield* guarded(parts, given)
-  const { conversation, verdict } = examined
-  const isChanged = conversation !== given
-  const body = isChanged
-    ? {
-        ...call.body,
-        ...codec.encodeRequest(conversation, asked, call.body["stream"] === true)
-      }
-    : call.body
-  const metadata = call.body["metadata"]
+  const candidates = yield* candidatesFor(parts, models)
   const gatewayCall: GatewayCall = {
-    dialect: call.dialect,
-    body,
-    conversation: Effect.succeed(conversation),
-    headers: call.headers,
     asked,
-    targets,
-    mark: (wire, dialect) => marked(parts, wire, dialect),
+    candidates,
+    dialect,
+    conversation: examined.conversation,
+    body: examined.conversation === conversation ? body : undefined,
+    usageAsked: asksForUsage(dialect, body),
+    headers: call.headers,
     deadline: call.deadline,
     resume: call.resume,
-    onAttempt: written(parts, isObject(metadata) ? metadata : undefined),
-    summary: ({ answeredBy, asked: target, resumed, usage }) => ({
-      answeredBy,
-      usage,
-      resumed,
-      costUsd: costOf(target, usage, tenant.settings["llm.prices"]),
+    requestId: tenant.requestId,
+    identify: identifyIn(parts),
+    write: writeIn(parts, body),
+    costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
+    summary: (known) => ({
+      ...known,
       tenantId: tenant.tenantId,
       requestId: tenant.requestId,
-      guard: verdict
+      guard: examined.verdict
     })
   }
-  return { gatewayCall, guard: verdict }
+  return { gatewayCall, verdict: examined.verdict }
 })
 
 const complete = Effect.fn("TenantLlm.complete")(function* (parts: Parts, call: LlmCall) {
-  const { gatewayCall, guard } = yield* prepared(parts, call)
-  return { ...(yield* parts.gateway.complete(gatewayCall)), guard }
-})
+  const { gatewayCall, verdict } = yield* prepare(parts, call)
+  return { ...(yield* parts.gateway.complete(gatewayCall)), guard: verdict }
+}, Effect.scoped)
 
 const stream = Effect.fn("TenantLlm.stream")(function* (parts: Parts, call: LlmCall) {
-  const { gatewayCall, guard } = yield* prepared(parts, call)
-  return { ...(yield* parts.gateway.stream(gatewayCall)), guard }
+  const { gatewayCall, verdict } = yield* prepare(parts, call)
+  return { ...(yield* parts.gateway.stream(gatewayCall)), guard: verdict }
 })
 
-const unlooked: GuardVerdict = { flagged: false, score: 0, categories: [] }
-
-/** Requests that one vendor alone understands, and that nothing answers in words. */
-const pass = Effect.fn("TenantLlm.pass")(function* (
+/** One vendor's endpoint, as it is. */
+const plain = Effect.fnUntraced(function* (
   parts: Parts,
-  route: "openai-embeddings" | "anthropic-count-tokens",
+  provider: Provider,
+  call: Pick<PlainCall, "operation" | "dialect" | "path" | "body" | "headers" | "identify" | "usageOf">
+) {
+  const asked = yield* Effect.fromResult(askedFor(call.body, call.dialect))
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, call.dialect, provider))
+  const answer = yield* parts.gateway.plain({
+    ...call,
+    asked,
+    candidates: yield* candidatesFor(parts, models),
+    deadline: undefined,
+    write: writeIn(parts, call.body),
+    estimateInput: () => Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
+  })
+  return { ...answer, guard: unflagged }
+}, Effect.scoped)
+
+const embed = Effect.fn("TenantLlm.embed")(function* (parts: Parts, body: JsonObject) {
+  const { tenantId } = parts.tenant
+  return yield* plain(parts, "openai", {
+    operation: "embedding",
+    dialect: "openai-chat",
+    path: "/embeddings",
+    body,
+    headers: {},
+    identify: (body) => ({ ...body, user: pseudonym(tenantId, textOf(body["user"]) ?? "") }),
+    usageOf: (answer) => {
+      const usage = objectOf(answer["usage"])
+      const tokens: TokenUsage = {
+        input: countOf(usage["prompt_tokens"]),
+        cachedRead: 0,
+        cachedWrite: 0,
+        output: 0,
+        reasoning: 0
+      }
+      return "prompt_tokens" in usage ? tokens : undefined
+    }
+  })
+})
+
+/** Costs nothing at Anthropic. */
+const countTokens = Effect.fn("TenantLlm.countTokens")(function* (
+  parts: Parts,
   body: JsonObject,
   headers: Readonly<Record<string, string>>
 ) {
-  const isEmbedding = route === "openai-embeddings"
-  const dialect = isEmbedding ? "openai-chat" : "anthropic-messages"
-  const asked = askedOf(body, isEmbedding ? "embedding" : DEFAULT_GROUP)
-  const targets = yield* targetsOf(parts, asked, dialect, isEmbedding ? "openai" : "anthropic")
-  const { tenant } = parts
-  const answered = yield* parts.gateway.pass(
-    {
-      dialect,
-      body,
-      conversation: Effect.fail(new InvalidRequest({ detail: "This endpoint has no conversation" })),
-      headers,
-      asked,
-      targets,
-      mark: (wire) => (isEmbedding ? marked(parts, wire, "openai-embeddings") : wire),
-      deadline: undefined,
-      resume: false,
-      // Counting is free, and no attempt at an answer.
-      onAttempt: isEmbedding ? written(parts, undefined) : () => Effect.void,
-      summary: ({ answeredBy, asked: target, resumed, usage }) => ({
-        answeredBy,
-        usage,
-        resumed,
-        costUsd: costOf(target, usage, tenant.settings["llm.prices"]),
-        tenantId: tenant.tenantId,
-        requestId: tenant.requestId,
-        guard: unlooked
-      })
-    },
-    route,
-    (json) => ({ ...noUsage, input: countOf(objectOf(json["usage"])["prompt_tokens"]) })
-  )
-  return { ...answered, guard: unlooked }
+  return yield* plain(parts, "anthropic", {
+    operation: "count_tokens",
+    dialect: "anthropic-messages",
+    path: "/v1/messages/count_tokens",
+    body,
+    headers,
+    identify: (body) => body,
+    usageOf: () => ({ input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 })
+  })
 })
 
-/** Groups first, then the models that are in them. */
-const models = ({ tenant }: Parts) =>
-  Effect.sync(() => {
-    const groups = { ...modelGroups, ...tenant.settings["llm.groups"] }
-    const allowed = [...new Set(Object.values(groups).flat())].filter((name) => {
-      const [ref] = resolveModel(name, "openai-chat")
-      return ref !== undefined && isAllowed(ref, tenant.settings["llm.allowed_models"])
-    })
-    return [
-      ...Object.keys(groups).map((id) => ({ id, ownedBy: "agent-army" })),
-      ...allowed.map((id) => ({ id, ownedBy: id.slice(0, id.indexOf("/")) }))
-    ]
-  })
+const modelsOf = ({ tenant: { settings } }: Parts) => {
+  const patterns = settings["llm.allowed_models"]
+  const groups = [...new Set([...Object.keys(modelGroups), ...Object.keys(settings["llm.groups"] ?? {})])]
+  return [
+    ...groups
+      .filter((name) =>
+        resolveModel(name, "native", settings["llm.groups"]).models.some((ref) => isAllowed(ref, patterns))
+      )
+      .map((id) => ({ id, ownedBy: "agent-army" })),
+    ...knownModels
+      .filter((ref) => isAllowed(ref, patterns))
+      .map((ref) => ({ id: modelName(ref), ownedBy: ref.provider }))
+  ]
+}

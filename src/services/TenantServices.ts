@@ -13,17 +13,11 @@ export const TenantServicesLayer = Layer.effectContext(
   Effect.gen(function* () {
     const db = yield* TenantDb.make
     const secrets = yield* Effect.provideService(TenantSecrets.make, TenantDb, db)
-    return Context.make(TenantDb, db).pipe(
+    const own = Context.make(TenantDb, db).pipe(Context.add(TenantSecrets, secrets))
+    return own.pipe(
       Context.add(TenantCache, yield* TenantCache.make),
       Context.add(TenantEvents, yield* TenantEvents.make),
-      Context.add(TenantSecrets, secrets),
-      Context.add(
-        TenantLlm,
-        yield* TenantLlm.make.pipe(
-          Effect.provideService(TenantDb, db),
-          Effect.provideService(TenantSecrets, secrets)
-        )
-      )
+      Context.add(TenantLlm, yield* Effect.provideContext(TenantLlm.make, own))
     )
   })
 )

@@ -11,7 +11,8 @@ import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
 import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
 import { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
-import { ProviderKeys } from "../../src/services/llm/ProviderKeys.ts"
+import { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
+import { Providers } from "../../src/services/llm/Providers.ts"
 import { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Redis } from "../../src/services/Redis.ts"
 import { SecretVault } from "../../src/services/SecretVault.ts"
@@ -261,8 +262,9 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           | SecretVault
           | AuditLog
           | LlmGateway
+          | LlmUsage
           | PromptGuard
-          | ProviderKeys
+          | Providers
         >()
         const routes = HttpApiBuilder.layer(Probes).pipe(
           Layer.provide(handlers),
@@ -281,8 +283,9 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
                 SecretVault,
                 AuditLog,
                 LlmGateway,
+                LlmUsage,
                 PromptGuard,
-                ProviderKeys
+                Providers
               )(platform)
             )
           ),

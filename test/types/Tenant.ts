@@ -1,8 +1,5 @@
 // Programs that must not compile. Never run: `tsc` checks that each line marked so is an error, and
 // `test/isolation/Types.test.ts` that it is the error which the mark names.
-import type { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
-import type { ProviderKeys } from "../../src/services/llm/ProviderKeys.ts"
-import type { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Effect, Layer, Redacted, Schema } from "effect"
 import type { FileSystem, Path } from "effect"
 import type { Etag, HttpPlatform, HttpRouter } from "effect/http"
@@ -19,6 +16,10 @@ import { TenantScope } from "../../src/http/TenantScope.ts"
 import { ApiKeys } from "../../src/services/ApiKeys.ts"
 import type { AuditLog } from "../../src/services/AuditLog.ts"
 import type { EventReader } from "../../src/services/EventReader.ts"
+import type { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import type { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
+import type { Providers } from "../../src/services/llm/Providers.ts"
+import type { PromptGuard } from "../../src/services/PromptGuard.ts"
 import { Records } from "../../src/services/Records.ts"
 import type { Redis } from "../../src/services/Redis.ts"
 import type { SecretVault } from "../../src/services/SecretVault.ts"
@@ -28,6 +29,7 @@ import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantDb } from "../../src/services/TenantDb.ts"
 import type { TenantPool } from "../../src/services/TenantPool.ts"
 import { TenantEvents } from "../../src/services/TenantEvents.ts"
+import { TenantLlm } from "../../src/services/TenantLlm.ts"
 import { TenantSecrets } from "../../src/services/TenantSecrets.ts"
 import { TenantServicesLayer } from "../../src/services/TenantServices.ts"
 import type { TenantServices } from "../../src/services/TenantServices.ts"
@@ -41,8 +43,9 @@ type AtBoot =
   | SecretVault
   | AuditLog
   | LlmGateway
+  | LlmUsage
   | PromptGuard
-  | ProviderKeys
+  | Providers
   | Users
   | ApiKeys
   | Records
@@ -83,6 +86,8 @@ run(TenantCache.use((cache) => cache.get("mood")))
 run(Effect.scoped(TenantEvents.use((events) => events.subscribe(StreamName.make("tickets"), undefined))))
 // @ts-expect-error -- 'TenantSecrets' is not assignable
 run(TenantSecrets.use((secrets) => secrets.open(SecretName.make("openai_api_key"))))
+// @ts-expect-error -- 'TenantLlm' is not assignable
+run(TenantLlm.use((llm) => llm.embed({ model: "embedding", input: "Hi" })))
 
 // Each method of each service that works in a tenant.
 

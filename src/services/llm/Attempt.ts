@@ -1,154 +1,191 @@
+import { Clock, Effect } from "effect"
 import type { ModelRef, TokenUsage } from "../../domain/Llm.ts"
-import type { StreamEvent } from "./Codec.ts"
+import type { Conversation, StreamEvent } from "./Codec.ts"
+import { describeFault, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
+import { countAttempt } from "./LlmMetrics.ts"
+
+export type Operation = "chat" | "embedding" | "count_tokens"
+
+/** What one attempt at a provider came to. */
+export interface AttemptRecord {
+  readonly operation: Operation
+  /** The name in the request; `ref` is who was asked. */
+  readonly asked: string
+  readonly ref: ModelRef
+  /** `cancelled`: the caller left, or its time was up. */
+  readonly status: "ok" | "refused" | "failed" | "cancelled"
+  /** Why it failed, in few words of ours. */
+  readonly fault: string | null
+  readonly httpStatus: number | null
+  readonly usage: TokenUsage
+  /** Whether some of `usage` was not told by the provider. */
+  readonly estimated: boolean
+  readonly latencyMillis: number
+  readonly firstTokenMillis: number | null
+  /** The provider's. */
+  readonly providerRequestId: string | null
+  /** How often this provider had been asked before, for this answer. */
+  readonly retry: number
+  readonly streamed: boolean
+  /** Whether it went on with an answer that another attempt had begun. */
+  readonly resumed: boolean
+  readonly ownKey: boolean
+}
 
 export const noUsage: TokenUsage = { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
 
-export const addUsage = (left: TokenUsage, right: TokenUsage): TokenUsage => ({
-  input: left.input + right.input,
-  cachedRead: left.cachedRead + right.cachedRead,
-  cachedWrite: left.cachedWrite + right.cachedWrite,
-  output: left.output + right.output,
-  reasoning: left.reasoning + right.reasoning
+export const addUsage = (a: TokenUsage, b: TokenUsage): TokenUsage => ({
+  input: a.input + b.input,
+  cachedRead: a.cachedRead + b.cachedRead,
+  cachedWrite: a.cachedWrite + b.cachedWrite,
+  output: a.output + b.output,
+  reasoning: a.reasoning + b.reasoning
 })
 
-/** `open` is what an attempt ends as that nobody ended: its caller left. */
-export type AttemptStatus = "ok" | "open" | ProviderFault["kind"]
+/** Of UTF-8, for a token: the vendors' tokenizers come to 4 in English and 3 in Chinese; the lower one never says too little. */
+const BYTES_PER_TOKEN = 3
+/** What a vendor counts for an image of middling size. */
+const TOKENS_PER_IMAGE = 1_000
 
-/** One call of one provider, whoever ended it. Times in milliseconds. */
-export interface AttemptRecord {
-  readonly asked: string
-  readonly target: ModelRef
-  readonly status: "ok" | "cancelled" | ProviderFault["kind"]
-  /** The provider's HTTP status, where it refused. */
-  readonly httpStatus: number | null
-  readonly usage: TokenUsage
-  /** True where the provider told no usage, or not all of it. */
-  readonly estimated: boolean
-  readonly startedAt: number
-  readonly latency: number
-  /** Until the first token of a stream; none where none came. */
-  readonly timeToFirstToken: number | null
-  readonly providerRequestId: string | null
-  readonly streamed: boolean
-  readonly resumed: boolean
+const utf8 = new TextEncoder()
+const tokensOf = (bytes: number): number => Math.ceil(bytes / BYTES_PER_TOKEN)
+const bytesOf = (text: string): number => utf8.encode(text).length
+
+/** How many tokens a conversation is about. */
+export const estimateInput = (conversation: Conversation): number => {
+  let bytes = 0
+  let images = 0
+  for (const text of conversation.system) bytes += bytesOf(text)
+  for (const tool of conversation.tools) bytes += bytesOf(JSON.stringify(tool))
+  for (const { parts } of conversation.turns) {
+    for (const part of parts) {
+      if (part._tag === "Image") images++
+      else if (part._tag === "ToolCall") bytes += bytesOf(part.name) + bytesOf(part.arguments)
+      else bytes += bytesOf(part.text)
+    }
+  }
+  return tokensOf(bytes) + images * TOKENS_PER_IMAGE
 }
 
-/** Fewer than any tokenizer makes of a text, never: an estimate is not below what was delivered. */
-const CHARACTERS_A_TOKEN = 3
+interface Known extends Pick<
+  AttemptRecord,
+  "operation" | "asked" | "ref" | "retry" | "streamed" | "resumed" | "ownKey"
+> {
+  /** Asked for only where the provider did not tell. */
+  readonly estimateInput: () => number
+  readonly write: (record: AttemptRecord) => Effect.Effect<void>
+}
 
-/** What is known of an attempt while it runs. Its record is made once, when it ends. */
+/**
+ * One attempt, from its request to its record, which is written exactly once: by whoever ends it first. What the
+ * provider told of its usage counts; the rest is estimated, and never below what came.
+ */
 export class Attempt {
-  readonly asked: string
-  readonly target: ModelRef
-  readonly streamed: boolean
-  readonly resumed: boolean
-  readonly startedAt: number
-  readonly promptCharacters: number
-  status: AttemptStatus = "open"
-  httpStatus: number | null = null
-  providerRequestId: string | null = null
+  #known: Known
+  #startedAt: number
   #firstTokenAt: number | undefined
+  #requestId: string | null = null
+  #httpStatus: number | null = null
   #usage: TokenUsage | undefined
-  #usageIsFinal = false
-  #characters = 0
+  #isFinal = false
   #pieces = 0
+  #bytes = 0
+  #stopped = false
+  #closed = false
 
-  constructor(options: {
-    readonly asked: string
-    readonly target: ModelRef
-    readonly streamed: boolean
-    readonly resumed: boolean
-    readonly startedAt: number
-    readonly promptCharacters: number
-  }) {
-    this.asked = options.asked
-    this.target = options.target
-    this.streamed = options.streamed
-    this.resumed = options.resumed
-    this.startedAt = options.startedAt
-    this.promptCharacters = options.promptCharacters
+  constructor(known: Known, now: number) {
+    this.#known = known
+    this.#startedAt = now
   }
 
-  /** Whole answers tell their usage at once. */
-  answered(usage: TokenUsage | undefined, characters: number) {
+  /** The provider has begun to answer. */
+  begun(head: { readonly status: number; readonly requestId: string | null }): void {
+    this.#httpStatus = head.status
+    this.#requestId = head.requestId
+  }
+
+  /** What has come of a stream. */
+  saw(events: ReadonlyArray<StreamEvent>, now: number): void {
+    for (const event of events) {
+      switch (event._tag) {
+        case "Text":
+        case "Reasoning":
+          this.#piece(event.text, now)
+          break
+        case "ToolCall":
+          this.#piece(event.name, now)
+          break
+        case "ToolArguments":
+          this.#piece(event.json, now)
+          break
+        case "Stopped":
+          this.#stopped = true
+          break
+        case "Usage":
+          this.#usage = event.usage
+          break
+        default:
+          break
+      }
+    }
+    // Anthropic tells a usage at the beginning too: only what comes with or after the stop is the whole.
+    if (this.#stopped && events.some(({ _tag }) => _tag === "Usage")) this.#isFinal = true
+  }
+
+  /** The whole answer, and its usage if the provider told it. */
+  answered(usage: TokenUsage | undefined, text: string, now: number): void {
     this.#usage = usage
-    this.#usageIsFinal = usage !== undefined
-    this.#characters = characters
-    this.status = "ok"
+    this.#isFinal = usage !== undefined
+    if (text !== "") this.#piece(text, now)
   }
 
-  saw(event: StreamEvent, now: number) {
-    switch (event._tag) {
-      case "Text":
-      case "Reasoning":
-        this.#firstTokenAt ??= now
-        this.#characters += event.text.length
-        this.#pieces += 1
-        break
-      case "ToolCall":
-        this.#firstTokenAt ??= now
-        this.#pieces += 1
-        break
-      case "ToolArguments":
-        this.#characters += event.json.length
-        this.#pieces += 1
-        break
-      case "Stopped":
-        this.#usageIsFinal ||= false
-        break
-      case "Usage":
-        this.#usage = event.usage
-        break
-      case "Ended":
-        this.#usageIsFinal = this.#usage !== undefined
-        break
-      default:
-        break
-    }
+  get stopped(): boolean {
+    return this.#stopped
   }
 
-  get hasFirstToken(): boolean {
-    return this.#firstTokenAt !== undefined
+  #piece(text: string, now: number): void {
+    this.#firstTokenAt ??= now
+    this.#pieces++
+    this.#bytes += bytesOf(text)
   }
 
-  failed(fault: ProviderFault) {
-    this.status = fault.kind
-    this.httpStatus = fault.status
+  /** Whether the provider may have worked for it, so that it costs. */
+  #isCharged(fault: ProviderFault | undefined): boolean {
+    return this.#httpStatus !== null || fault === undefined || fault.kind === "Silent"
   }
 
-  /** The stream came to its whole end: what it told of its usage is all of it. */
-  ended() {
-    this.status = "ok"
-    this.#usageIsFinal = this.#usage !== undefined
+  get usage(): { readonly usage: TokenUsage; readonly estimated: boolean } {
+    if (this.#usage !== undefined && this.#isFinal) return { usage: this.#usage, estimated: false }
+    const told = this.#usage ?? { ...noUsage, input: this.#known.estimateInput() }
+    // A piece of a stream is a token at least.
+    const output = Math.max(told.output, this.#pieces, tokensOf(this.#bytes))
+    return { usage: { ...told, output }, estimated: true }
   }
 
-  /** What the provider told; where that is missing or not the whole, what was delivered at least. */
-  get usage(): TokenUsage {
-    if (this.#usageIsFinal && this.#usage !== undefined) return this.#usage
-    if (this.#pieces === 0 && this.#characters === 0 && this.status !== "ok") return this.#usage ?? noUsage
-    const estimate = Math.max(this.#pieces, Math.ceil(this.#characters / CHARACTERS_A_TOKEN))
-    const told = this.#usage
-    return told === undefined
-      ? { ...noUsage, input: Math.ceil(this.promptCharacters / CHARACTERS_A_TOKEN), output: estimate }
-      : { ...told, output: Math.max(told.output, estimate) }
+  close(status: AttemptRecord["status"], fault?: ProviderFault): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.#closed) return Effect.void
+      this.#closed = true
+      const { estimateInput: _, write, ...known } = this.#known
+      return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const record: AttemptRecord = {
+          ...known,
+          ...(this.#isCharged(fault) ? this.usage : { usage: noUsage, estimated: false }),
+          status,
+          fault: fault === undefined ? null : describeFault(fault),
+          httpStatus: fault?.status ?? this.#httpStatus,
+          latencyMillis: now - this.#startedAt,
+          firstTokenMillis: this.#firstTokenAt === undefined ? null : this.#firstTokenAt - this.#startedAt,
+          providerRequestId: fault?.requestId ?? this.#requestId
+        }
+        return Effect.andThen(countAttempt(record.ref, record), write(record))
+      })
+    })
   }
 
-  record(now: number): AttemptRecord {
-    const usage = this.usage
-    return {
-      asked: this.asked,
-      target: this.target,
-      status: this.status === "open" ? "cancelled" : this.status,
-      httpStatus: this.httpStatus,
-      usage,
-      estimated: !this.#usageIsFinal && (usage.input > 0 || usage.output > 0),
-      startedAt: this.startedAt,
-      latency: now - this.startedAt,
-      timeToFirstToken: this.#firstTokenAt === undefined ? null : this.#firstTokenAt - this.startedAt,
-      providerRequestId: this.providerRequestId,
-      streamed: this.streamed,
-      resumed: this.resumed
-    }
+  /** As a fault of the provider ends it. */
+  failed(fault: ProviderFault): Effect.Effect<void> {
+    return this.close(remedyOf(fault) === "Return" ? "refused" : "failed", fault)
   }
 }

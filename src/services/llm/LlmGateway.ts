@@ -8,719 +8,730 @@ import {
   ExecutionPlan,
   Exit,
   Layer,
-  Metric,
-  Option,
-  Redacted,
-  Result,
-  Schedule,
-  Scope,
-  Stream
+  Result
 } from "effect"
+import { Schedule, Scope, Stream } from "effect"
+import type { Pull } from "effect"
 import { CircuitBreaker } from "effect/persistence"
-import { hash } from "node:crypto"
-import { announcedEnds, knownModels } from "../../domain/ModelGroups.ts"
-import type { Dialect, ModelRef, TokenUsage } from "../../domain/Llm.ts"
 import { ProviderRefused } from "../../domain/Llm.ts"
+import type { Dialect, ModelRef, TokenUsage } from "../../domain/Llm.ts"
+import { endingModels, modelName } from "../../domain/ModelGroups.ts"
 import { ProviderUnavailable } from "../../domain/Problems.ts"
-import type { InvalidRequest } from "../../domain/Problems.ts"
-import { addUsage, Attempt, noUsage } from "./Attempt.ts"
-import type { AttemptRecord } from "./Attempt.ts"
-import type { Answer, Conversation, JsonObject, StreamEvent, Summary, WireEvent } from "./Codec.ts"
+import { sumCosts } from "../../domain/Prices.ts"
+import { addUsage, Attempt, estimateInput, noUsage } from "./Attempt.ts"
+import type { AttemptRecord, Operation } from "./Attempt.ts"
+import type {
+  Answer,
+  Conversation,
+  JsonObject,
+  StreamEvent,
+  StreamReader,
+  Summary,
+  WireEvent
+} from "./Codec.ts"
 import { codecOf } from "./Codecs.ts"
-import { faultOf, reactionTo } from "./Faults.ts"
+import { describeFault, faultOf, isCallersOwn, isUnwell, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
-import { isObject, textOf } from "./Json.ts"
+import { objectOf } from "./Json.ts"
+import { countAlarm, setModelEnd } from "./LlmMetrics.ts"
 import { withoutUsage } from "./OpenAiChat.ts"
-import { Providers, wireFor } from "./Providers.ts"
-import type { ProviderResponse, Route } from "./Providers.ts"
+import type { ProviderClient, ProviderStream } from "./Providers.ts"
 
-/** Failures in a row after which a model is left alone for a while. */
-const TRIPPED_BY = 20
-const LEFT_ALONE = Duration.seconds(5)
-/** The first wait before another attempt; each further one is twice as long, give or take a fifth. */
-const FIRST_WAIT = Duration.millis(200)
-/** A provider that asks for more than this is not waited for: the next one is there at once. */
-const MOST_WAIT_MILLIS = 10_000
-/** No call takes longer, whatever its caller says: so long as the vendors' own clients wait. */
-const LONGEST = Duration.minutes(10)
-/** How often a stream may go on with another provider. */
-const MOST_TAKEOVERS = 3
-const WARNED_DAYS_AHEAD = 60
-const DAY_MILLIS = 86_400_000
+/** The SDKs' own limit for a call, and ours where the caller gives none. */
+const MOST_TIME = Duration.minutes(10)
+/** A stream that still brings something may take longer, but not for ever. */
+const MOST_STREAM_TIME = Duration.hours(1)
 
-const requests = Metric.counter("llm_requests_total", {
-  description: "Attempts, by provider, model and how they ended",
-  incremental: true
-})
-const durations = Metric.histogram("llm_request_duration_seconds", {
-  description: "How long attempts took, in seconds",
-  boundaries: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
-})
-const tokens = Metric.counter("llm_tokens_used_total", {
-  description: "Tokens, by provider, model and kind",
-  incremental: true
-})
-const alarms = Metric.counter("llm_provider_alarms_total", {
-  description: "Faults that do not heal by themselves: a key refused, no credit, a model that is gone",
-  incremental: true
-})
-const endings = Metric.gauge("llm_model_ends_in_days", {
-  description: "Days until a model that was asked for ends, from 60 days ahead on"
-})
+/** The first pause before a retry; doubled each time, up to the longest, and jittered. */
+const FIRST_PAUSE = Duration.millis(250)
+const LONGEST_PAUSE = Duration.seconds(4)
+/** Who asks to be left alone for longer than this is left alone: the next one is asked. */
+const LONGEST_RETRY_AFTER = Duration.seconds(10)
 
-/** Which models to ask, with the keys to ask them with. */
-export interface Target extends ModelRef {
-  readonly key: Redacted.Redacted<string>
+/** Half of the last 20 calls failed, of 10 at least: then nobody asks for a while. One caller's bad requests alone are too few. */
+const TRIP = CircuitBreaker.rate({ threshold: 0.5, size: 20, minimumCalls: 10 })
+const OPEN_FOR = Duration.seconds(5)
+const OPEN_FOR_AT_MOST = Duration.seconds(30)
+
+/** How often the ends of models are looked at. */
+const ENDINGS_EVERY = Duration.hours(1)
+
+export interface GatewayTimeouts {
+  /** Of a whole answer that is no stream. */
+  readonly answer: Duration.Duration
+  readonly firstToken: Duration.Duration
+  readonly chunk: Duration.Duration
+  /** How often a provider is asked again. */
+  readonly maxRetries: number
 }
 
-export interface GatewayCall {
-  readonly dialect: Dialect
-  readonly body: JsonObject
-  /** The body in no vendor's words; asked for only where somebody has to be spoken to in another dialect. */
-  readonly conversation: Effect.Effect<Conversation, InvalidRequest>
-  readonly headers: Readonly<Record<string, string>>
-  /** As the caller named it. */
+export interface Candidate {
+  readonly ref: ModelRef
+  readonly client: ProviderClient
+}
+
+/** What holds of all that is asked of a provider. */
+export interface Ask {
+  /** The model's name in the request. */
   readonly asked: string
   /** In the order of fallback. */
-  readonly targets: Arr.NonEmptyReadonlyArray<Target>
-  /** What to put into a request, by the dialect that a provider is spoken to in: whose it is. */
-  readonly mark: (body: JsonObject, dialect: Dialect) => JsonObject
+  readonly candidates: Arr.NonEmptyReadonlyArray<Candidate>
+  readonly headers: Readonly<Record<string, string>>
   readonly deadline: Duration.Duration | undefined
+  /** Adds who is asking, under a name that tells the provider nothing. */
+  readonly identify: (body: JsonObject, dialect: Dialect) => JsonObject
+  /** Called once for each attempt, whoever ended it. Must not wait: a caller's end waits for it. */
+  readonly write: (record: AttemptRecord) => Effect.Effect<void>
+}
+
+export interface GatewayCall extends Ask {
+  readonly dialect: Dialect
+  readonly conversation: Conversation
+  /** The caller's own body, unless the conversation was changed: it goes on untouched where a provider speaks its dialect. */
+  readonly body: JsonObject | undefined
+  /** Whether a stream ends with its usage: `stream_options.include_usage`. */
+  readonly usageAsked: boolean
   readonly resume: boolean
-  /** Called once for each attempt, whoever ended it. */
-  readonly onAttempt: (record: AttemptRecord) => Effect.Effect<void>
-  /** Called with what is known when the answer is over. */
-  readonly summary: (known: Known) => Summary
+  readonly requestId: string
+  readonly costOf: (ref: ModelRef, usage: TokenUsage) => string | null
+  readonly summary: (known: Pick<Summary, "answeredBy" | "usage" | "costUsd" | "resumed">) => Summary
 }
 
-/** What is known when an answer is over. `asked` is the model as our tables name it, which is what has a price. */
-export interface Known extends Pick<Summary, "answeredBy" | "usage" | "resumed"> {
-  readonly asked: ModelRef
+/** What is no conversation: one vendor's endpoint, as it is. */
+export interface PlainCall extends Ask {
+  readonly operation: Exclude<Operation, "chat">
+  readonly dialect: Dialect
+  readonly path: string
+  readonly body: JsonObject
+  readonly estimateInput: () => number
+  readonly usageOf: (answer: JsonObject) => TokenUsage | undefined
 }
 
-export interface GatewayHead {
+interface Head {
   readonly answeredBy: ModelRef
   readonly headers: Readonly<Record<string, string>>
 }
 
-export interface GatewayAnswer extends GatewayHead {
-  readonly body: JsonObject
-  readonly answer: Answer
-  readonly summary: Summary
+type GatewayFailure = ProviderUnavailable | ProviderRefused
+
+/** The dialect to speak with a provider: the caller's own where it understands that. */
+const dialectOf = (ref: ModelRef, caller: Dialect): Dialect =>
+  ref.provider === "anthropic"
+    ? "anthropic-messages"
+    : caller === "openai-responses"
+      ? "openai-responses"
+      : "openai-chat"
+
+const paths: Readonly<Record<Dialect, string>> = {
+  native: "/chat/completions",
+  "openai-chat": "/chat/completions",
+  "openai-responses": "/responses",
+  "anthropic-messages": "/v1/messages"
 }
 
-export interface GatewayStream extends GatewayHead {
-  readonly events: Stream.Stream<WireEvent>
+/** The rate limits of the platform's key tell of other tenants: only those of a tenant's own key go on. */
+const headersFor = (client: ProviderClient, headers: Readonly<Record<string, string>>) =>
+  Object.fromEntries(
+    Object.entries(headers).filter(
+      ([name]) =>
+        name === "request-id" ||
+        name === "openai-processing-ms" ||
+        (client.own && (name.startsWith("x-ratelimit-") || name.startsWith("anthropic-ratelimit-")))
+    )
+  )
+
+const requestOf = (call: GatewayCall, { ref }: Candidate, stream: boolean, soFar: string) => {
+  const dialect = dialectOf(ref, call.dialect)
+  const codec = codecOf[dialect]
+  const asIs = dialect === call.dialect && call.body !== undefined
+  const body = asIs
+    ? codec.forModel(call.body, ref.model, stream)
+    : codec.encodeRequest(call.conversation, ref.model, stream)
+  const continued = soFar.trim() === "" ? body : codec.continueFrom(body, soFar)
+  return {
+    dialect,
+    path: paths[dialect],
+    body: call.identify(continued, dialect),
+    headers: dialect === call.dialect ? call.headers : {}
+  }
 }
 
-export type GatewayFailure = ProviderUnavailable | ProviderRefused | InvalidRequest
+/** A stream whose first token is there. */
+interface Opened {
+  readonly candidate: Candidate
+  readonly dialect: Dialect
+  readonly head: ProviderStream
+  readonly reader: StreamReader
+  /** What came up to the first token. */
+  readonly frames: ReadonlyArray<Frame>
+  readonly attempt: Attempt
+  readonly scope: Scope.Closeable
+}
 
-/** The model that a step of the plan asks. */
-class CurrentTarget extends Context.Service<CurrentTarget, Target>()(
-  "agent-army/services/llm/CurrentTarget"
+interface Frame {
+  readonly wire: WireEvent
+  readonly events: ReadonlyArray<StreamEvent>
+}
+
+const isToken = ({ _tag }: StreamEvent) =>
+  _tag === "Text" || _tag === "Reasoning" || _tag === "ToolCall" || _tag === "Stopped" || _tag === "Ended"
+
+const inBand = (event: StreamEvent & { readonly _tag: "Failed" }): ProviderFault =>
+  faultOf("InBand", event.message, { type: event.type, code: event.code })
+
+/** Reads a batch up to the first thing that is wrong. */
+const readFrames = (reader: StreamReader, batch: ReadonlyArray<WireEvent>) => {
+  const frames: Array<Frame> = []
+  for (const wire of batch) {
+    const read = reader.read(wire)
+    if (Result.isFailure(read)) return { frames, fault: faultOf("Malformed", read.failure) }
+    const events = read.success
+    for (const event of events) if (event._tag === "Failed") return { frames, fault: inBand(event) }
+    frames.push({ wire, events })
+  }
+  return { frames, fault: undefined }
+}
+
+/** The candidate whose turn it is, in a plan. */
+class CurrentCandidate extends Context.Service<CurrentCandidate, Candidate>()(
+  "agent-army/services/LlmGateway/CurrentCandidate"
 ) {}
 
-const nameOf = ({ model, provider }: ModelRef) => `${provider}/${model}`
+type Settled<A> =
+  | { readonly _tag: "Answered"; readonly value: A }
+  | { readonly _tag: "Refused"; readonly ref: ModelRef; readonly fault: ProviderFault }
 
-/** Labels that a caller can't multiply. */
-const labelsOf = (target: ModelRef) => ({
-  provider: target.provider,
-  model: knownModels.has(nameOf(target)) ? target.model : "other"
-})
+const pause = Schedule.exponential(FIRST_PAUSE).pipe(
+  Schedule.jittered,
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, LONGEST_PAUSE))),
+  Schedule.setInputType<ProviderFault>(),
+  Schedule.passthrough,
+  // What the provider asks for, and a little more, so that those who were sent away together don't come back together.
+  Schedule.modifyDelay(({ duration, output }) =>
+    Effect.succeed(
+      output.retryAfterMillis === undefined
+        ? duration
+        : Duration.sum(Duration.millis(output.retryAfterMillis), Duration.times(duration, 0.25))
+    )
+  )
+)
 
-const refusedBy = (target: ModelRef, fault: ProviderFault) =>
+const refusal = (ref: ModelRef, fault: ProviderFault) =>
   new ProviderRefused({
     status: fault.status ?? 400,
-    provider: target.provider,
+    provider: ref.provider,
     message: fault.message,
     type: fault.type,
     code: fault.code,
     param: fault.param
   })
 
-const describe = ({ code, kind, status }: ProviderFault): string => {
-  if (kind !== "status") return kind.replaceAll("_", " ")
-  return code === null ? `status ${status}` : `status ${status}, ${code}`
-}
-
-/** A model's circuit: by its key too, since one tenant's bad key is not another's. Only what heals by waiting counts. */
-const circuitOf = <A>(target: Target) => ({
-  key: `${nameOf(target)}:${hash("sha256", Redacted.value(target.key), "hex").slice(0, 16)}`,
-  classify: (exit: Exit.Exit<A, ProviderFault | InvalidRequest>): CircuitBreaker.Outcome => {
-    if (Exit.isSuccess(exit)) return CircuitBreaker.success
-    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-    if (error?._tag !== "ProviderFault") return CircuitBreaker.ignored
-    const counts = error.kind !== "status" || (error.status ?? 0) >= 500
-    return counts ? CircuitBreaker.failure() : CircuitBreaker.ignored
-  }
-})
-
-/** Who answered: the model as the provider itself names it, with its date or whatever else it adds. */
-const answererOf = ({ model, provider }: ModelRef, said: string): ModelRef => ({
-  provider,
-  model: said === "" ? model : said
-})
-
-/** A stream that has said its first token. */
-interface Begun {
-  readonly target: Target
-  readonly attempt: Attempt
-  readonly response: ProviderResponse
-  readonly scope: Scope.Closeable
-  /** The next events, read and as they came; none at a whole end. */
-  readonly next: Effect.Effect<Option.Option<ReadonlyArray<Read>>, ProviderFault>
-  /** What came up to the first token. */
-  readonly first: ReadonlyArray<Read>
-  /** What the provider calls the model that answers. */
-  readonly said: string
-}
-
-interface Read {
-  readonly wire: WireEvent
-  readonly events: ReadonlyArray<StreamEvent>
-}
-
-export interface GatewayTimes {
-  /** Of one attempt that is no stream. */
-  readonly attempt: Duration.Duration
-  readonly firstToken: Duration.Duration
-  readonly chunk: Duration.Duration
-  /** Further attempts at one model, after the first. */
-  readonly retries: number
-}
-
 /**
- * Asks models in order until one answers, and tells truthfully when none does. It knows no tenant. What follows from a
- * fault is one table (`Faults.ts`).
+ * Asks providers in order until one answers, and survives what can be survived. It knows no tenant: whose keys, models and
+ * prices there are is told with each call.
  */
 export class LlmGateway extends Context.Service<
   LlmGateway,
   {
-    readonly complete: (call: GatewayCall) => Effect.Effect<GatewayAnswer, GatewayFailure>
-    /** Fails until the first token, unseen. The scope's end cancels the provider's call. */
-    readonly stream: (call: GatewayCall) => Effect.Effect<GatewayStream, GatewayFailure, Scope.Scope>
-    /** A request that goes through as it is, to the first model that takes it. */
-    readonly pass: (
-      call: GatewayCall,
-      route: Route,
-      usageOf: (body: JsonObject) => TokenUsage | undefined
-    ) => Effect.Effect<GatewayHead & { readonly body: JsonObject; readonly summary: Summary }, GatewayFailure>
+    readonly complete: (
+      call: GatewayCall
+    ) => Effect.Effect<
+      Head & { readonly body: JsonObject; readonly answer: Answer; readonly summary: Summary },
+      GatewayFailure
+    >
+    /** Returns with the first token. What fails later is told in the stream, or resumed. The scope's end cancels. */
+    readonly stream: (
+      call: GatewayCall
+    ) => Effect.Effect<Head & { readonly events: Stream.Stream<WireEvent> }, GatewayFailure, Scope.Scope>
+    readonly plain: (call: PlainCall) => Effect.Effect<Head & { readonly body: JsonObject }, GatewayFailure>
   }
->()("agent-army/services/llm/LlmGateway") {
-  static readonly layer = (times: GatewayTimes) =>
-    Layer.effect(
-      LlmGateway,
-      Effect.gen(function* () {
-        const providers = yield* Providers
-        const breaker = yield* CircuitBreaker.make({
-          tripPolicy: CircuitBreaker.consecutive(TRIPPED_BY),
-          openDuration: LEFT_ALONE
-        })
-
-        const now = Clock.currentTimeMillis
-
-        const report = (call: GatewayCall, attempt: Attempt) =>
-          Effect.gen(function* () {
-            const record = attempt.record(yield* now)
-            const labels = labelsOf(record.target)
-            yield* Metric.update(Metric.withAttributes(requests, { ...labels, status: record.status }), 1)
-            yield* Metric.update(Metric.withAttributes(durations, labels), record.latency / 1000)
-            for (const [kind, count] of Object.entries(record.usage)) {
-              if (count > 0) yield* Metric.update(Metric.withAttributes(tokens, { ...labels, kind }), count)
-            }
-            yield* call.onAttempt(record)
-          })
-
-        const warnOfEnd = (target: ModelRef) => {
-          const end = announcedEnds[nameOf(target)]
-          if (end === undefined) return Effect.void
-          return Effect.flatMap(now, (millis) => {
-            const days = Math.ceil((Date.parse(end) - millis) / DAY_MILLIS)
-            return days > WARNED_DAYS_AHEAD
-              ? Effect.void
-              : Metric.update(
-                  Metric.withAttributes(endings, { provider: target.provider, model: target.model }),
-                  days
-                )
-          })
-        }
-
-        const raiseAlarm = (target: ModelRef, fault: ProviderFault) =>
-          Effect.andThen(
-            Metric.update(
-              Metric.withAttributes(alarms, { ...labelsOf(target), status: String(fault.status ?? 0) }),
-              1
-            ),
-            Effect.logError("An LLM provider needs attention").pipe(
-              Effect.annotateLogs({ ...labelsOf(target), status: fault.status ?? 0 })
-            )
-          )
-
-        /**
-         * Runs `use` against one model after the other: `retry` waits and asks again, `next` goes on. What is the caller's
-         * own fault comes out as a success of the plan, so that nobody else is asked.
-         */
-        const inOrder = <A>(
-          call: GatewayCall,
-          targets: Arr.NonEmptyReadonlyArray<Target>,
-          endsAt: number,
-          use: (target: Target) => Effect.Effect<A, ProviderFault | InvalidRequest>
-        ): Effect.Effect<A, GatewayFailure> =>
-          Effect.gen(function* () {
-            const failed = new Map<string, ProviderFault>()
-            let gone: ProviderRefused | undefined
-            const attemptAt = Effect.fnUntraced(function* (
-              target: Target
-            ): Effect.fn.Return<Result.Result<A, GatewayFailure>, ProviderFault> {
-              const result = yield* Effect.result(use(target).pipe(breaker.execute(circuitOf<A>(target))))
-              if (Result.isSuccess(result)) return Result.succeed(result.success)
-              const error = result.failure
-              if (error._tag === "InvalidRequest") return Result.fail(error)
-              const fault =
-                error._tag === "ProviderFault" ? error : faultOf("circuit_open", "It failed too often lately")
-              const reaction = reactionTo(fault)
-              if (reaction === "return") return Result.fail(refusedBy(target, fault))
-              if (reaction === "alarm") yield* raiseAlarm(target, fault)
-              if (fault.status === 404) gone = refusedBy(target, fault)
-              failed.set(nameOf(target), fault)
-              return yield* fault
-            })
-            const isRetried = (fault: ProviderFault): boolean =>
-              reactionTo(fault) === "retry" && (fault.retryAfterMillis ?? 0) <= MOST_WAIT_MILLIS
-            // The wait is the provider's own where it named one.
-            const schedule = Schedule.exponential(FIRST_WAIT).pipe(
-              Schedule.jittered,
-              Schedule.setInputType<ProviderFault>(),
-              Schedule.modifyDelay(({ duration, input }) =>
-                Effect.succeed(
-                  input.retryAfterMillis === null ? duration : Duration.millis(input.retryAfterMillis)
-                )
-              )
-            )
-            // Retries are inside of a step: a step's own `schedule` and `while` would be asked about the failure of the step
-            // before it, so that the next model would wait as long as the last one asked for, or never be asked.
-            const [first, ...rest] = Arr.map(targets, (target) => ({
-              provide: Context.make(CurrentTarget, target),
-              attempts: 1
-            }))
-            const plan = ExecutionPlan.make(first, ...rest)
-            const one = Effect.gen(function* () {
-              const target = yield* CurrentTarget
-              yield* warnOfEnd(target)
-              return yield* Effect.retry(attemptAt(target), {
-                schedule,
-                while: isRetried,
-                times: times.retries
-              })
-            })
-            const left = Duration.millis(Math.max(0, endsAt - (yield* now)))
-            const outcome = yield* Effect.withExecutionPlan(one, plan).pipe(
-              Effect.timeoutOption(left),
-              Effect.catchTag("ProviderFault", () => Effect.succeed(Option.none()))
-            )
-            if (Option.isSome(outcome)) {
-              return yield* Effect.fromResult(outcome.value)
-            }
-            // Nobody else could answer either: then the truth is that there is no such model.
-            if (gone !== undefined && failed.size === targets.length) return yield* gone
-            const told = [...failed].map(([name, fault]) => `${name}: ${describe(fault)}`)
-            return yield* new ProviderUnavailable({
-              detail: told.length === 0 ? `${call.asked}: no answer in time` : told.join("; ")
-            })
-          })
-
-        /** The request in the words of the provider that gets it. */
-        const bodyFor = (call: GatewayCall, target: Target, stream: boolean, soFar: string | undefined) =>
-          Effect.gen(function* () {
-            const wire = wireFor(target.provider, call.dialect)
-            const codec = codecOf[wire]
-            const body =
-              wire === call.dialect
-                ? codec.forModel(call.body, target.model, stream)
-                : codec.encodeRequest(yield* call.conversation, target.model, stream)
-            const marked = call.mark(body, wire)
-            return { wire, body: soFar === undefined ? marked : codec.continueFrom(marked, soFar) }
-          })
-
-        const attemptOf = (
-          call: GatewayCall,
-          target: Target,
-          options: { streamed: boolean; resumed: boolean }
-        ) =>
-          Effect.flatMap(now, (startedAt) =>
-            Effect.acquireRelease(
-              Effect.sync(
-                () =>
-                  new Attempt({
-                    asked: call.asked,
-                    target: { provider: target.provider, model: target.model },
-                    startedAt,
-                    promptCharacters: JSON.stringify(call.body).length,
-                    ...options
-                  })
-              ),
-              (attempt) => report(call, attempt)
-            )
-          )
-
-        /** Headers go on to a provider that speaks as the caller does. */
-        const headersFor = (call: GatewayCall, wire: Dialect) => {
-          if (wire !== call.dialect) return {}
-          // The version is the SDK's: what we send is written for it.
-          const { "anthropic-version": _, ...rest } = call.headers
-          return rest
-        }
-
-        const endOf = (call: GatewayCall) =>
-          Effect.map(now, (millis) => {
-            const most = Duration.toMillis(LONGEST)
-            return (
-              millis + Math.min(most, call.deadline === undefined ? most : Duration.toMillis(call.deadline))
-            )
-          })
-
-        const begin = (
-          call: GatewayCall,
-          target: Target,
-          parent: Scope.Scope,
-          soFar: string | undefined
-        ): Effect.Effect<Begun, ProviderFault | InvalidRequest> =>
-          Effect.uninterruptibleMask((restore) =>
-            Effect.gen(function* () {
-              const scope = yield* Scope.fork(parent)
-              const exit = yield* restore(
-                Effect.gen(function* () {
-                  const { body, wire } = yield* bodyFor(call, target, true, soFar)
-                  const attempt = yield* attemptOf(call, target, {
-                    streamed: true,
-                    resumed: soFar !== undefined
-                  })
-                  return yield* opened(call, target, scope, attempt, wire, body).pipe(
-                    Effect.timeoutOrElse({
-                      duration: times.firstToken,
-                      orElse: () => Effect.fail(faultOf("silent", "No token in time"))
-                    }),
-                    Effect.tapError((fault) => Effect.sync(() => attempt.failed(fault)))
-                  )
-                }).pipe(Effect.provideService(Scope.Scope, scope))
-              ).pipe(Effect.exit)
-              if (Exit.isFailure(exit)) yield* Scope.close(scope, exit)
-              return yield* exit
-            })
-          )
-
-        const opened = (
-          call: GatewayCall,
-          target: Target,
-          scope: Scope.Closeable,
-          attempt: Attempt,
-          wire: Exclude<Dialect, "native">,
-          body: JsonObject
-        ): Effect.Effect<Begun, ProviderFault, Scope.Scope> =>
-          Effect.gen(function* () {
-            const response = yield* providers.send({
-              provider: target.provider,
-              route: wire,
-              key: target.key,
-              body,
-              headers: headersFor(call, wire)
-            })
-            attempt.providerRequestId = response.requestId
-            const reader = codecOf[wire].reader()
-            let stopped = false
-            let isOver = false
-            /** Found behind events that are good: told after them. */
-            let pending: ProviderFault | undefined
-            const next: Begun["next"] = Effect.gen(function* () {
-              if (pending !== undefined) return yield* pending
-              if (isOver) return Option.none()
-              const pulled = yield* response.pull.pipe(
-                // Everything was said but the end mark.
-                Effect.catchTag("ProviderFault", (fault) =>
-                  stopped ? Effect.succeed(Option.none()) : Effect.fail(fault)
-                )
-              )
-              if (Option.isNone(pulled)) {
-                if (stopped) return Option.none()
-                return yield* faultOf("cut", "The stream ended before the answer did")
-              }
-              const millis = yield* now
-              const read: Array<Read> = []
-              for (const event of pulled.value) {
-                const events = reader.read(event)
-                if (Result.isFailure(events)) {
-                  pending = faultOf("malformed", events.failure)
-                  break
-                }
-                const failure = events.success.find((one) => one._tag === "Failed")
-                if (failure !== undefined) {
-                  const { code, message, type } = failure
-                  const fault = faultOf("in_band", message)
-                  pending = Object.assign(fault, { code, type })
-                  break
-                }
-                for (const one of events.success) {
-                  attempt.saw(one, millis)
-                  if (one._tag === "Stopped") stopped = true
-                  if (one._tag === "Ended") isOver = true
-                }
-                read.push({ wire: event, events: events.success })
-              }
-              if (read.length === 0 && pending !== undefined) return yield* pending
-              return Option.some(read)
-            })
-            const first: Array<Read> = []
-            // An answer may be empty: then its end is what comes first.
-            while (true) {
-              const read = yield* next
-              if (Option.isNone(read)) break
-              first.push(...read.value)
-              if (attempt.hasFirstToken || stopped) break
-            }
-            const started = first.flatMap(({ events }) => events).find(({ _tag }) => _tag === "Started")
-            const said = started?._tag === "Started" ? started.model : ""
-            return { target, attempt, response, scope, next, first, said }
-          })
-
-        const summarized = (
-          call: GatewayCall,
-          attempts: ReadonlyArray<Attempt>,
-          target: ModelRef,
-          said: string
-        ) =>
-          call.summary({
-            asked: target,
-            answeredBy: answererOf(target, said),
-            usage: attempts.reduce((sum, attempt) => addUsage(sum, attempt.usage), noUsage),
-            resumed: attempts.length > 1
-          })
-
-        return LlmGateway.of({
-          complete: Effect.fn("LlmGateway.complete")(function* (call) {
-            const endsAt = yield* endOf(call)
-            return yield* inOrder(call, call.targets, endsAt, (target) =>
-              Effect.scoped(
-                Effect.gen(function* () {
-                  const { body, wire } = yield* bodyFor(call, target, false, undefined)
-                  const attempt = yield* attemptOf(call, target, { streamed: false, resumed: false })
-                  return yield* Effect.gen(function* () {
-                    const response = yield* providers.send({
-                      provider: target.provider,
-                      route: wire,
-                      key: target.key,
-                      body,
-                      headers: headersFor(call, wire)
-                    })
-                    attempt.providerRequestId = response.requestId
-                    const json = yield* response.json
-                    const decoded = codecOf[wire].decodeAnswer(json)
-                    if (Result.isFailure(decoded)) return yield* faultOf("malformed", decoded.failure)
-                    const answer = decoded.success
-                    attempt.answered(answer.usage, charactersOf(answer))
-                    const summary = summarized(call, [attempt], target, answer.model)
-                    return {
-                      answeredBy: summary.answeredBy,
-                      headers: response.headers,
-                      answer,
-                      summary,
-                      body: wire === call.dialect ? json : codecOf[call.dialect].encodeAnswer(answer, summary)
-                    }
-                  }).pipe(
-                    Effect.timeoutOrElse({
-                      duration: times.attempt,
-                      orElse: () => Effect.fail(faultOf("silent", "No answer in time"))
-                    }),
-                    Effect.tapError((fault) => Effect.sync(() => attempt.failed(fault)))
-                  )
-                })
-              )
-            )
-          }),
-
-          stream: Effect.fn("LlmGateway.stream")(function* (call) {
-            const endsAt = yield* endOf(call)
-            const scope = yield* Scope.Scope
-            const begun = yield* inOrder(call, call.targets, endsAt, (target) =>
-              begin(call, target, scope, undefined)
-            )
-            return {
-              answeredBy: answererOf(begun.target, begun.said),
-              headers: begun.response.headers,
-              events: eventsOf(call, begun, scope, endsAt)
-            }
-          }),
-
-          pass: Effect.fn("LlmGateway.pass")(function* (call, route, usageOf) {
-            const endsAt = yield* endOf(call)
-            return yield* inOrder(call, call.targets, endsAt, (target) =>
-              Effect.scoped(
-                Effect.gen(function* () {
-                  const attempt = yield* attemptOf(call, target, { streamed: false, resumed: false })
-                  return yield* Effect.gen(function* () {
-                    const response = yield* providers.send({
-                      provider: target.provider,
-                      route,
-                      key: target.key,
-                      body: call.mark({ ...call.body, model: target.model }, call.dialect),
-                      headers: headersFor(call, call.dialect)
-                    })
-                    attempt.providerRequestId = response.requestId
-                    const body = yield* response.json
-                    attempt.answered(usageOf(body), 0)
-                    const summary = summarized(call, [attempt], target, textOf(body["model"]) ?? "")
-                    return { answeredBy: summary.answeredBy, headers: response.headers, body, summary }
-                  }).pipe(
-                    Effect.timeoutOrElse({
-                      duration: times.attempt,
-                      orElse: () => Effect.fail(faultOf("silent", "No answer in time"))
-                    }),
-                    Effect.tapError((fault) => Effect.sync(() => attempt.failed(fault)))
-                  )
-                })
-              )
-            )
-          })
-        })
-
-        function eventsOf(
-          call: GatewayCall,
-          begun: Begun,
-          scope: Scope.Scope,
-          endsAt: number
-        ): Stream.Stream<WireEvent> {
-          const dialect = call.dialect
-          const options = isObject(call.body["stream_options"]) ? call.body["stream_options"] : {}
-          const usageAsked = options["include_usage"] === true
-          const writer = codecOf[dialect].writer({ usage: usageAsked })
-          const attempts = [begun.attempt]
-          let current = begun
-          let ready: ReadonlyArray<Read> | undefined = begun.first
-          let isUntouched = wireFor(begun.target.provider, dialect) === dialect
-          let text = ""
-          let hasTool = false
-          let isOver = false
-          /** White space at the end of the text so far, which a provider that goes on may say once more. */
-          let overlap = ""
-
-          const passed = ({ events, wire }: Read): ReadonlyArray<WireEvent> => {
-            for (const event of events) {
-              if (event._tag === "Text") text += event.text
-              if (event._tag === "ToolCall") hasTool = true
-            }
-            if (isUntouched) {
-              writer.adopt(events)
-              const kept = dialect === "openai-chat" && !usageAsked ? withoutUsage(wire) : wire
-              return kept === undefined ? [] : [kept]
-            }
-            return events.flatMap((event) => writer.write(event))
-          }
-
-          /** What a provider that goes on repeats of the white space it was not given is left out. */
-          const joined = (read: Read): Read => {
-            if (overlap === "") return read
-            return {
-              ...read,
-              events: read.events.map((event) => {
-                if (event._tag !== "Text" || overlap === "") return event
-                const again = event.text.startsWith(overlap) ? overlap.length : 0
-                overlap = ""
-                return { ...event, text: event.text.slice(again) }
-              })
-            }
-          }
-
-          const takeOver = Effect.gen(function* () {
-            const at = call.targets.indexOf(current.target)
-            const after = call.targets.slice(at + 1)
-            const targets: Arr.NonEmptyReadonlyArray<Target> = Arr.isReadonlyArrayNonEmpty(after)
-              ? after
-              : [current.target]
-            const next = yield* inOrder(call, targets, endsAt, (target) => begin(call, target, scope, text))
-            overlap = next.target.provider === "anthropic" ? text.slice(text.trimEnd().length) : ""
-            attempts.push(next.attempt)
-            current = next
-            ready = next.first
-            isUntouched = false
-          })
-
-          const failWith = (fault: ProviderFault, detail: string): ReadonlyArray<WireEvent> => {
-            isOver = true
-            const summary = summarized(call, attempts, current.target, current.said)
-            return writer.fail({
-              status: 502,
-              code: "ProviderUnavailable",
-              type: null,
-              message: `${detail} (${nameOf(current.target)}: ${describe(fault)})`,
-              param: null,
-              requestId: summary.requestId
-            })
-          }
-
-          const read = Effect.gen(function* () {
-            if (ready !== undefined) {
-              const first = ready
-              ready = undefined
-              return Option.some(first)
-            }
-            const left = endsAt - (yield* now)
-            const isLast = left < Duration.toMillis(times.chunk)
-            return yield* current.next.pipe(
-              Effect.timeoutOrElse({
-                duration: isLast ? Duration.millis(Math.max(0, left)) : times.chunk,
-                orElse: () =>
-                  Effect.fail(
-                    isLast
-                      ? faultOf("deadline", "The caller's time is up")
-                      : faultOf("stalled", "The stream stalled")
-                  )
-              })
-            )
-          })
-
-          const step: Effect.Effect<ReadonlyArray<WireEvent>> = Effect.gen(function* () {
-            const result = yield* Effect.result(read)
-            if (Result.isSuccess(result)) {
-              if (Option.isSome(result.success))
-                return result.success.value.flatMap((one) => passed(joined(one)))
-              isOver = true
-              current.attempt.ended()
-              const end = writer.end(summarized(call, attempts, current.target, current.said))
-              yield* Scope.close(current.scope, Exit.void)
-              return end
-            }
-            const fault = result.failure
-            current.attempt.failed(fault)
-            yield* Scope.close(current.scope, Exit.void)
-            const mayGoOn =
-              call.resume &&
-              !hasTool &&
-              text !== "" &&
-              fault.kind !== "deadline" &&
-              attempts.length <= MOST_TAKEOVERS
-            if (!mayGoOn) return failWith(fault, "The stream broke off")
-            const taken = yield* Effect.result(takeOver)
-            return Result.isFailure(taken) ? failWith(fault, "The stream broke off, and nobody went on") : []
-          })
-
-          return Stream.fromPull(
-            Effect.succeed(
-              Effect.gen(function* () {
-                while (true) {
-                  if (isOver) return yield* Cause.done()
-                  const events = yield* step
-                  if (Arr.isReadonlyArrayNonEmpty(events)) return events
-                }
-              })
-            )
-          )
-        }
-      })
-    ).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
+>()("agent-army/services/LlmGateway") {
+  static readonly layer = (timeouts: GatewayTimeouts) =>
+    Layer.effect(LlmGateway, make(timeouts)).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
 }
 
-const charactersOf = ({ parts }: Answer): number =>
-  parts.reduce(
-    (sum, part) =>
-      sum + (part._tag === "ToolCall" ? part.arguments.length : part._tag === "Image" ? 0 : part.text.length),
-    0
-  )
+const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
+  const breaker = yield* CircuitBreaker.make({
+    tripPolicy: TRIP,
+    openDuration: OPEN_FOR,
+    maxOpenDuration: OPEN_FOR_AT_MOST
+  })
+  yield* Effect.forkScoped(Effect.repeat(watchEndings, Schedule.spaced(ENDINGS_EVERY)))
+
+  const circuitOf = ({ client, ref }: Candidate) => `${modelName(ref)}:${client.keyDigest}`
+
+  const alarm = ({ client, ref }: Candidate, fault: ProviderFault) =>
+    Effect.andThen(
+      countAlarm(ref, describeFault(fault)),
+      Effect.logError(
+        `An LLM provider refuses ${client.own ? "a tenant's own key" : "the platform"}: ${describeFault(fault)}`
+      ).pipe(Effect.annotateLogs({ model: modelName(ref), provider_request_id: fault.requestId ?? "none" }))
+    )
+
+  /** One attempt, unless its circuit is open. */
+  const behindBreaker = <A, R>(candidate: Candidate, attempt: Effect.Effect<A, ProviderFault, R>) =>
+    breaker
+      .execute(attempt, {
+        key: circuitOf(candidate),
+        classify: (exit: Exit.Exit<A, ProviderFault>) => {
+          if (Exit.isSuccess(exit)) return CircuitBreaker.success
+          const fault = Arr.head(exit.cause.reasons.filter(Cause.isFailReason))
+          return fault._tag === "Some" && isUnwell(fault.value.error)
+            ? CircuitBreaker.failure({ retryAfter: fault.value.error.retryAfterMillis })
+            : CircuitBreaker.ignored
+        }
+      })
+      .pipe(
+        Effect.catchTag("CircuitBreakerError", () =>
+          Effect.fail(faultOf("CircuitOpen", "The provider failed too often"))
+        )
+      )
+
+  /**
+   * Asks the candidates in order. The plan carries the order alone: its steps' own schedules pause before the first
+   * attempt too, and test the step before's error.
+   */
+  const ask = <A, R>(
+    candidates: Arr.NonEmptyReadonlyArray<Candidate>,
+    until: number,
+    attempt: (candidate: Candidate, retry: number) => Effect.Effect<A, ProviderFault, R>
+  ): Effect.Effect<A, GatewayFailure, R> =>
+    Effect.suspend(() => {
+      const failures: Array<readonly [ModelRef, ProviderFault]> = []
+
+      const step = Effect.gen(function* () {
+        const candidate = yield* CurrentCandidate
+        const { ref } = candidate
+        let retry = 0
+        const once = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          now >= until
+            ? Effect.fail(faultOf("TimeUp", "The caller's time is up"))
+            : behindBreaker(candidate, attempt(candidate, retry++))
+        )
+        return yield* once.pipe(
+          Effect.retry({
+            schedule: pause,
+            times: timeouts.maxRetries,
+            while: (fault) =>
+              Effect.map(Clock.currentTimeMillis, (now) => {
+                const wait = fault.retryAfterMillis ?? 0
+                return (
+                  remedyOf(fault) === "Retry" &&
+                  wait <= Duration.toMillis(LONGEST_RETRY_AFTER) &&
+                  now + wait < until
+                )
+              })
+          }),
+          Effect.map((value): Settled<A> => ({ _tag: "Answered", value })),
+          Effect.catch((fault) => {
+            failures.push([ref, fault])
+            const remedy = remedyOf(fault)
+            const callersOwn = candidates.length === 1 && isCallersOwn(fault)
+            // Settled as a value: a plan would go on to the next step.
+            if (remedy === "Return" || callersOwn) {
+              return Effect.succeed<Settled<A>>({ _tag: "Refused", ref, fault })
+            }
+            return Effect.andThen(
+              remedy === "Alarm" ? alarm(candidate, fault) : Effect.void,
+              Effect.fail(fault)
+            )
+          })
+        )
+      })
+
+      const stepOf = (candidate: Candidate) => ({ provide: Context.make(CurrentCandidate, candidate) })
+      const [first, ...others] = candidates
+      return Effect.withExecutionPlan(step, ExecutionPlan.make(stepOf(first), ...others.map(stepOf))).pipe(
+        Effect.catch(() =>
+          Effect.fail(
+            new ProviderUnavailable({
+              detail: failures.map(([ref, fault]) => `${modelName(ref)}: ${describeFault(fault)}`).join("; ")
+            })
+          )
+        ),
+        Effect.flatMap((settled): Effect.Effect<A, GatewayFailure> =>
+          settled._tag === "Answered"
+            ? Effect.succeed(settled.value)
+            : Effect.fail(refusal(settled.ref, settled.fault))
+        )
+      )
+    })
+
+  const endOf = (deadline: Duration.Duration | undefined) =>
+    Effect.map(
+      Clock.currentTimeMillis,
+      (now) => now + Duration.toMillis(deadline === undefined ? MOST_TIME : Duration.min(deadline, MOST_TIME))
+    )
+
+  const within = (limit: Duration.Duration, until: number, now: number) =>
+    Duration.min(limit, Duration.millis(Math.max(1, until - now)))
+
+  /**
+   * Runs one attempt in a scope of its own: its failure ends the provider's call at once, its record is written whoever ends
+   * it. Where `use` succeeds the scope stays open, as a part of the caller's.
+   */
+  const attempted = Effect.fnUntraced(function* <A>(
+    known: ConstructorParameters<typeof Attempt>[0],
+    use: (attempt: Attempt, scope: Scope.Closeable) => Effect.Effect<A, ProviderFault, Scope.Scope>,
+    limit: Duration.Duration,
+    until: number
+  ) {
+    const now = yield* Clock.currentTimeMillis
+    const attempt = new Attempt(known, now)
+    const outer = yield* Effect.scope
+    return yield* Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.fork(outer)
+        yield* Scope.addFinalizer(scope, attempt.close("cancelled"))
+        return yield* restore(
+          use(attempt, scope).pipe(
+            Scope.provide(scope),
+            Effect.timeoutOrElse({
+              duration: within(limit, until, now),
+              orElse: () => Effect.fail(faultOf("Silent", "Nothing came in time"))
+            })
+          )
+        ).pipe(
+          Effect.tapError((fault) => attempt.failed(fault)),
+          Effect.onExit((exit) => (Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void))
+        )
+      })
+    )
+  })
+
+  const openStream = (
+    call: GatewayCall,
+    candidate: Candidate,
+    retry: number,
+    until: number,
+    soFar: string
+  ) => {
+    const { dialect, ...request } = requestOf(call, candidate, true, soFar)
+    return attempted(
+      {
+        operation: "chat",
+        asked: call.asked,
+        ref: candidate.ref,
+        retry,
+        streamed: true,
+        resumed: soFar !== "",
+        ownKey: candidate.client.own,
+        estimateInput: () => estimateInput(call.conversation),
+        write: call.write
+      },
+      Effect.fnUntraced(function* (attempt, scope) {
+        const head = yield* candidate.client.stream({ ...request, timeout: timeouts.firstToken })
+        attempt.begun(head)
+        const reader = codecOf[dialect].reader()
+        const frames: Array<Frame> = []
+        for (;;) {
+          const batch = yield* head.read
+          if (batch === undefined) return yield* faultOf("Cut", "The stream ended before its first token")
+          const read = readFrames(reader, batch)
+          attempt.saw(
+            read.frames.flatMap(({ events }) => events),
+            yield* Clock.currentTimeMillis
+          )
+          frames.push(...read.frames)
+          const begun = frames.some(({ events }) => events.some(isToken))
+          // With a token before it, it is for the stream to deal with.
+          if (read.fault !== undefined && !begun) return yield* read.fault
+          if (begun) {
+            const opened: Opened = { candidate, dialect, head, reader, frames, attempt, scope }
+            return { opened, fault: read.fault }
+          }
+        }
+      }),
+      timeouts.firstToken,
+      until
+    )
+  }
+
+  const stream = Effect.fn("LlmGateway.stream")(function* (call: GatewayCall) {
+    const until = yield* endOf(call.deadline)
+    const first = yield* ask(call.candidates, until, (candidate, retry) =>
+      openStream(call, candidate, retry, until, "")
+    )
+    const scope = yield* Effect.scope
+    const { candidate, head } = first.opened
+    return {
+      answeredBy: candidate.ref,
+      headers: headersFor(candidate.client, head.headers),
+      events: Stream.fromPull(Effect.succeed(answerOf(call, first, scope)))
+    }
+  })
+
+  /** The rest of a stream whose first token is there, to its end or failure. */
+  const answerOf = (
+    call: GatewayCall,
+    first: { readonly opened: Opened; readonly fault: ProviderFault | undefined },
+    scope: Scope.Scope
+  ): Pull.Pull<Arr.NonEmptyReadonlyArray<WireEvent>> => {
+    const writer = codecOf[call.dialect].writer({ usage: call.usageAsked })
+    let current = first.opened
+    let waiting: ReadonlyArray<Frame> = current.frames
+    let fault = first.fault
+    let asIs = current.dialect === call.dialect
+    let resumed = false
+    let over = false
+    let text = ""
+    let toolBegun = false
+    /** White space that the text so far ended with, and that a provider may say again. */
+    let overlap = ""
+    let usageBefore = noUsage
+    let costBefore: string | null = "0"
+    let giveUpAt: number | undefined
+    // Whoever comes after the one that answers, then the others once more: in a group of one it is asked again.
+    const turn = call.candidates.findIndex((candidate) => candidate === current.candidate)
+    let queue = [...call.candidates.slice(turn + 1), ...call.candidates.slice(0, turn + 1)]
+
+    const costSoFar = () => {
+      const { usage } = current.attempt.usage
+      return {
+        usage: addUsage(usageBefore, usage),
+        costUsd: sumCosts(costBefore, call.costOf(current.candidate.ref, usage))
+      }
+    }
+
+    const finish = Effect.suspend(() => {
+      over = true
+      const summary = call.summary({ answeredBy: current.candidate.ref, ...costSoFar(), resumed })
+      return Effect.as(
+        Effect.andThen(current.attempt.close("ok"), Scope.close(current.scope, Exit.void)),
+        writer.end(summary)
+      )
+    })
+
+    const withoutOverlap = (said: string): string => {
+      if (overlap === "") return said
+      const known = overlap
+      if (known.startsWith(said)) {
+        overlap = known.slice(said.length)
+        return ""
+      }
+      overlap = ""
+      return said.startsWith(known) ? said.slice(known.length) : said
+    }
+
+    const writeEvent = (event: StreamEvent): ReadonlyArray<WireEvent> => {
+      if (event._tag !== "Text") return writer.write(event)
+      const said = withoutOverlap(event.text)
+      if (said === "") return []
+      text += said
+      return writer.write({ _tag: "Text", text: said })
+    }
+
+    const passOn = ({ events, wire }: Frame): ReadonlyArray<WireEvent> => {
+      for (const event of events) if (event._tag === "ToolCall") toolBegun = true
+      if (!asIs) return events.flatMap(writeEvent)
+      for (const event of events) if (event._tag === "Text") text += event.text
+      const ended = events.some(({ _tag }) => _tag === "Ended")
+      // An end without the usage that was asked for: the writer's has it.
+      if (ended && call.usageAsked && current.attempt.usage.estimated) return []
+      writer.adopt(events)
+      if (call.usageAsked || call.dialect !== "openai-chat") return [wire]
+      const stripped = withoutUsage(wire)
+      return stripped === undefined ? [] : [stripped]
+    }
+
+    const fail = (detail: string) =>
+      Effect.sync(() => {
+        over = true
+        return writer.fail({
+          status: 502,
+          code: "ProviderUnavailable",
+          type: null,
+          message: detail,
+          param: null,
+          requestId: call.requestId
+        })
+      })
+
+    const broke = Effect.fnUntraced(function* (fault: ProviderFault) {
+      const { attempt, candidate } = current
+      // Nothing of the answer is missing.
+      if (attempt.stopped) return yield* finish
+      const detail = `${modelName(candidate.ref)}: ${describeFault(fault)}`
+      yield* attempt.close("failed", fault)
+      yield* Scope.close(current.scope, Exit.void)
+      yield* Effect.ignore(behindBreaker(candidate, Effect.fail(fault)))
+      const { costUsd, usage } = costSoFar()
+      usageBefore = usage
+      costBefore = costUsd
+      const now = yield* Clock.currentTimeMillis
+      if (!call.resume || toolBegun || !Arr.isArrayNonEmpty(queue) || now >= (giveUpAt ?? now + 1)) {
+        return yield* fail(`The answer broke off. ${detail}`)
+      }
+      const until = yield* endOf(call.deadline)
+      const next = yield* ask(queue, until, (candidate, retry) =>
+        openStream(call, candidate, retry, until, text)
+      ).pipe(Effect.provideService(Scope.Scope, scope), Effect.result)
+      if (Result.isFailure(next)) {
+        const why =
+          next.failure._tag === "ProviderRefused" ? "the next provider refused" : next.failure.detail
+        return yield* fail(`The answer broke off. ${detail}; ${why}`)
+      }
+      const { opened } = next.success
+      queue = queue.slice(queue.indexOf(opened.candidate) + 1)
+      current = opened
+      waiting = opened.frames
+      asIs = false
+      resumed = true
+      overlap = opened.dialect === "anthropic-messages" ? text.slice(text.trimEnd().length) : ""
+      resumeFault(next.success.fault)
+      return []
+    })
+
+    const resumeFault = (found: ProviderFault | undefined) => {
+      fault = found
+    }
+
+    const take = (frames: ReadonlyArray<Frame>) => {
+      const out = frames.flatMap(passOn)
+      return frames.some(({ events }) => events.some(({ _tag }) => _tag === "Ended"))
+        ? Effect.map(finish, (end) => [...out, ...end])
+        : Effect.succeed(out)
+    }
+
+    const read = Effect.suspend(() => {
+      const { attempt, head, reader } = current
+      return head.read.pipe(
+        Effect.timeoutOrElse({
+          duration: timeouts.chunk,
+          orElse: () => Effect.fail(faultOf("Stalled", "Nothing more came in time"))
+        }),
+        Effect.flatMap((batch) =>
+          batch === undefined ? Effect.fail(faultOf("Cut", "The stream ended early")) : Effect.succeed(batch)
+        ),
+        Effect.matchEffect({
+          onFailure: broke,
+          onSuccess: (batch) =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              giveUpAt ??= now + Duration.toMillis(MOST_STREAM_TIME)
+              const found = readFrames(reader, batch)
+              attempt.saw(
+                found.frames.flatMap(({ events }) => events),
+                now
+              )
+              fault = now >= giveUpAt ? faultOf("Stalled", "The stream took too long") : found.fault
+              return take(found.frames)
+            })
+        })
+      )
+    })
+
+    const step = Effect.suspend((): Effect.Effect<ReadonlyArray<WireEvent>> => {
+      if (waiting.length > 0) {
+        const frames = waiting
+        waiting = []
+        return take(frames)
+      }
+      if (fault !== undefined) {
+        const found = fault
+        fault = undefined
+        return broke(found)
+      }
+      return read
+    })
+
+    return Effect.suspend(function next(): Pull.Pull<Arr.NonEmptyReadonlyArray<WireEvent>> {
+      return over
+        ? Cause.done()
+        : Effect.flatMap(step, (events) =>
+            Arr.isReadonlyArrayNonEmpty(events) ? Effect.succeed(events) : Effect.suspend(next)
+          )
+    })
+  }
+
+  const complete = Effect.fn("LlmGateway.complete")(function* (call: GatewayCall) {
+    const until = yield* endOf(call.deadline)
+    return yield* ask(call.candidates, until, (candidate, retry) => {
+      const { dialect, ...request } = requestOf(call, candidate, false, "")
+      return attempted(
+        {
+          operation: "chat",
+          asked: call.asked,
+          ref: candidate.ref,
+          retry,
+          streamed: false,
+          resumed: false,
+          ownKey: candidate.client.own,
+          estimateInput: () => estimateInput(call.conversation),
+          write: call.write
+        },
+        Effect.fnUntraced(function* (attempt) {
+          const { headers, json, requestId, status } = yield* candidate.client.json({
+            ...request,
+            timeout: timeouts.answer
+          })
+          attempt.begun({ status, requestId })
+          const decoded = codecOf[dialect].decodeAnswer(json)
+          if (Result.isFailure(decoded)) return yield* faultOf("Malformed", decoded.failure)
+          const answer = decoded.success
+          attempt.answered(answer.usage, JSON.stringify(answer.parts), yield* Clock.currentTimeMillis)
+          const { usage } = attempt.usage
+          const summary = call.summary({
+            answeredBy: candidate.ref,
+            usage,
+            costUsd: call.costOf(candidate.ref, usage),
+            resumed: false
+          })
+          yield* attempt.close("ok")
+          return {
+            answeredBy: candidate.ref,
+            headers: headersFor(candidate.client, headers),
+            body: dialect === call.dialect ? json : codecOf[call.dialect].encodeAnswer(answer, summary),
+            answer,
+            summary
+          }
+        }),
+        timeouts.answer,
+        until
+      )
+    })
+  }, Effect.scoped)
+
+  const plain = Effect.fn("LlmGateway.plain")(function* (call: PlainCall) {
+    const until = yield* endOf(call.deadline)
+    return yield* ask(call.candidates, until, (candidate, retry) =>
+      attempted(
+        {
+          operation: call.operation,
+          asked: call.asked,
+          ref: candidate.ref,
+          retry,
+          streamed: false,
+          resumed: false,
+          ownKey: candidate.client.own,
+          estimateInput: call.estimateInput,
+          write: call.write
+        },
+        Effect.fnUntraced(function* (attempt) {
+          const { headers, json, requestId, status } = yield* candidate.client.json({
+            path: call.path,
+            body: call.identify({ ...call.body, model: candidate.ref.model }, call.dialect),
+            headers: call.headers,
+            timeout: timeouts.answer
+          })
+          attempt.begun({ status, requestId })
+          attempt.answered(call.usageOf(json), "", yield* Clock.currentTimeMillis)
+          yield* attempt.close("ok")
+          return { answeredBy: candidate.ref, headers: headersFor(candidate.client, headers), body: json }
+        }),
+        timeouts.answer,
+        until
+      )
+    )
+  }, Effect.scoped)
+
+  return LlmGateway.of({ complete, stream, plain })
+})
+
+/** Tells of models that will be gone. */
+const watchEndings = Effect.gen(function* () {
+  for (const { days, name } of endingModels(yield* Clock.currentTimeMillis)) yield* setModelEnd(name, days)
+})
+
+/** Whether the caller of a chat stream wants its usage. */
+export const asksForUsage = (dialect: Dialect, body: JsonObject): boolean =>
+  dialect !== "openai-chat" || objectOf(body["stream_options"])["include_usage"] === true

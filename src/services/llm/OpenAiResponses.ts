@@ -510,10 +510,7 @@ const reader = (): StreamReader => {
     told.set(place, whole)
     return whole.slice(before.length)
   }
-  const more = (place: string, delta: string): string => {
-    told.set(place, (told.get(place) ?? "") + delta)
-    return delta
-  }
+  const more = (place: string, delta: string): string => rest(place, (told.get(place) ?? "") + delta)
 
   const text = (delta: string): ReadonlyArray<StreamEvent> => {
     if (delta === "") return []

@@ -1,243 +1,328 @@
-import Anthropic from "@anthropic-ai/sdk"
-import { Clock, Context, Effect, Layer, Option, Predicate, RcMap, Redacted, Schema } from "effect"
+import Anthropic, {
+  APIConnectionTimeoutError as AnthropicTimeout,
+  APIError as AnthropicError
+} from "@anthropic-ai/sdk"
+import { Clock, Context, Duration, Effect, Layer, Option, RcMap, Redacted } from "effect"
 import type { Scope } from "effect"
 import { Sse } from "effect/encoding"
-import OpenAI from "openai"
 import { hash } from "node:crypto"
-import type { Dialect, Provider } from "../../domain/Llm.ts"
+import OpenAI, { APIConnectionTimeoutError as OpenAiTimeout, APIError as OpenAiError } from "openai"
+import type { Provider } from "../../domain/Llm.ts"
 import type { JsonObject, WireEvent } from "./Codec.ts"
-import { faultOf, ProviderFault } from "./Faults.ts"
+import { faultOf } from "./Faults.ts"
+import type { ProviderFault } from "./Faults.ts"
 import { isObject, objectOf, parsed, textOf } from "./Json.ts"
 
-/** Where each kind of request goes, below the SDK's base URL. */
-const paths = {
-  "openai-chat": "/chat/completions",
-  "openai-responses": "/responses",
-  "openai-embeddings": "/embeddings",
-  "anthropic-messages": "/v1/messages",
-  "anthropic-count-tokens": "/v1/messages/count_tokens"
-} as const
-export type Route = keyof typeof paths
+/** Clients of tenants' own keys: as many as there are, and gone when unused for so long. */
+const IDLE = Duration.minutes(10)
 
-/** What a provider speaks to a caller of a dialect: the caller's own where it can. */
-export const wireFor = (provider: Provider, dialect: Dialect): Exclude<Dialect, "native"> => {
-  if (provider === "anthropic") return "anthropic-messages"
-  return dialect === "openai-responses" ? dialect : "openai-chat"
-}
+/** The SDK's own limit stands behind ours, for a call whose fiber is gone. */
+const GRACE_MILLIS = 1000
 
-/** A tenant's own client, and its connections, are given up when it was not used for so long. */
-const IDLE = "5 minutes"
-
-/** The SDKs' own clock never ends a call before ours does. */
-const SDK_TIMEOUT_MILLIS = 3_600_000
-
-/** The provider's headers that mean something to a caller: limits and its id of the request, never a cookie. */
-const TOLD = /^(x-ratelimit-|anthropic-ratelimit-)|^(openai-processing-ms|openai-version)$/
+/** An answer of a vendor's is megabytes at most; a text beyond is no answer. */
+const MOST_BYTES = 64 * 1024 * 1024
 
 export interface ProviderRequest {
-  readonly provider: Provider
-  readonly route: Route
-  readonly key: Redacted.Redacted<string>
+  /** Under the vendor's base URL, such as `/chat/completions`. */
+  readonly path: string
   readonly body: JsonObject
   readonly headers: Readonly<Record<string, string>>
+  readonly timeout: Duration.Duration
 }
 
-export interface ProviderResponse {
+export interface ProviderHead {
+  readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly requestId: string | null
-  readonly json: Effect.Effect<JsonObject, ProviderFault>
-  /** The next events of the stream; none at its end, whether that is whole or not. */
-  readonly pull: Effect.Effect<Option.Option<ReadonlyArray<WireEvent>>, ProviderFault>
 }
 
-export type BaseUrls = Readonly<Record<Provider, string | undefined>>
-
-interface Client {
-  readonly post: (
-    path: string,
-    options: { body: JsonObject; headers: Record<string, string>; signal: AbortSignal }
-  ) => Promise<Response>
+export interface ProviderStream extends ProviderHead {
+  /** The next events; `undefined` at the end of the connection. */
+  readonly read: Effect.Effect<ReadonlyArray<WireEvent> | undefined, ProviderFault>
 }
 
-const numberIn = (headers: Headers, name: string): number | undefined => {
-  const value = headers.get(name)
-  return value === null || value.trim() === "" || Number.isNaN(Number(value)) ? undefined : Number(value)
+/** A vendor's SDK with one key. The end of a call's scope closes its connection, in whatever phase it is. */
+export interface ProviderClient {
+  readonly provider: Provider
+  /** Tells keys apart, and does not tell the key. */
+  readonly keyDigest: string
+  /** Whether the key is a tenant's own. */
+  readonly own: boolean
+  readonly json: (
+    request: ProviderRequest
+  ) => Effect.Effect<ProviderHead & { readonly json: JsonObject }, ProviderFault, Scope.Scope>
+  readonly stream: (request: ProviderRequest) => Effect.Effect<ProviderStream, ProviderFault, Scope.Scope>
 }
 
-/** `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, 10.2.3). */
-const retryAfterMillis = (headers: Headers, now: number): number | null => {
-  const millis = numberIn(headers, "retry-after-ms")
-  if (millis !== undefined) return millis
-  const seconds = numberIn(headers, "retry-after")
-  if (seconds !== undefined) return seconds * 1000
-  const date = Date.parse(headers.get("retry-after") ?? "")
-  return Number.isNaN(date) ? null : Math.max(0, date - now)
+/** How the platform reaches a vendor. */
+export interface ProviderAccess {
+  /** The vendor's own where none is given. */
+  readonly baseUrl: string | undefined
+  readonly key: Option.Option<Redacted.Redacted<string>>
 }
 
-const decodeJson = Schema.decodeUnknownOption(Schema.Json)
-
-/**
- * What an SDK threw, in words of ours. Nothing of its object stays: it holds the request, and so the key. A provider
- * that refuses a key may repeat it, so of a 401 or 403 only the status is told.
- */
-const faultFrom = (error: unknown, now: number): ProviderFault => {
-  const status =
-    Predicate.hasProperty(error, "status") && Predicate.isNumber(error.status) ? error.status : undefined
-  if (status === undefined) return faultOf("connection", "The connection failed")
-  const headers =
-    Predicate.hasProperty(error, "headers") && error.headers instanceof Headers
-      ? error.headers
-      : new Headers()
-  const body = Predicate.hasProperty(error, "error")
-    ? objectOf(Option.getOrUndefined(decodeJson(error.error)))
-    : {}
-  // OpenAI's SDK gives what is inside of `error`, Anthropic's the whole body.
-  const told = isObject(body["error"]) ? body["error"] : body
-  const isSecret = status === 401 || status === 403
-  return new ProviderFault({
-    kind: "status",
-    message: isSecret
-      ? "The provider refused the key"
-      : (textOf(told["message"]) ?? `The provider answered with status ${status}`),
-    status,
-    type: isSecret ? null : (textOf(told["type"]) ?? null),
-    code: isSecret ? null : (textOf(told["code"]) ?? textOf(objectOf(told["details"])["error_code"]) ?? null),
-    param: isSecret ? null : (textOf(told["param"]) ?? null),
-    retryAfterMillis: retryAfterMillis(headers, now)
-  })
+export interface ProvidersOptions {
+  readonly access: Readonly<Record<Provider, ProviderAccess>>
+  /** Where the platform's own calls go in development without any key; a tenant's own key never goes there. */
+  readonly simulator: Option.Option<{ readonly urls: Readonly<Record<Provider, string>> }>
 }
 
-const headersToTell = (headers: Headers): Record<string, string> =>
-  Object.fromEntries([...headers].filter(([name]) => TOLD.test(name)))
+/** As text, what looks like a key, and the key itself, taken out: providers repeat a wrong key in their error. */
+const scrubber = (key: string) => (text: string) =>
+  text.replaceAll(key, "[key]").replaceAll(/\b(?:sk|pk|rk)-[A-Za-z0-9_*.-]{4,}/g, "[key]")
 
-/** Reads a body's events as they come. */
-const eventsOf = (response: Response, signal: AbortSignal) => {
-  /** Locks the body: only when the first event is asked for, since an answer that is no stream is read otherwise. */
-  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
-  const decoder = new TextDecoder()
-  let read: Array<WireEvent> = []
-  const parser = Sse.makeParser((event) => {
-    if (event._tag === "Event") {
-      read.push({ event: event.event === "message" ? undefined : event.event, data: event.data })
+/** RFC 9110, 10.2.3, and the vendors' own header in milliseconds, which goes first. */
+const retryAfterOf = (headers: Headers, nowMillis: number): number | undefined => {
+  const millis = headers.get("retry-after-ms")
+  if (millis !== null && Number.isFinite(Number(millis))) return Math.max(0, Number(millis))
+  const after = headers.get("retry-after")
+  if (after === null || after.trim() === "") return undefined
+  const seconds = Number(after)
+  if (Number.isFinite(seconds)) return Math.max(0, seconds * 1000)
+  const date = Date.parse(after)
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMillis)
+}
+
+const jsonOf = (value: unknown): JsonObject => objectOf(parsed(JSON.stringify(value) ?? "null"))
+
+/** The envelope's inside: OpenAI's SDK gives `error` of the body, Anthropic's the body. */
+const detailsOf = (body: JsonObject): JsonObject => (isObject(body["error"]) ? body["error"] : body)
+
+const requestIdOf = (headers: Headers): string | null =>
+  headers.get("request-id") ?? headers.get("x-request-id")
+
+/** What an SDK throws, made small at once: nothing of the object itself is kept. */
+const toFault = (key: string, nowMillis: number) => {
+  const scrub = scrubber(key)
+  const clean = (text: string | undefined) => (text === undefined ? null : scrub(text))
+  return (thrown: unknown): ProviderFault => {
+    if (thrown instanceof AnthropicTimeout || thrown instanceof OpenAiTimeout) {
+      return faultOf("Silent", "Nothing came in time")
     }
-  })
-  const pull: ProviderResponse["pull"] = Effect.gen(function* () {
-    if (response.body === null) return Option.none()
-    const from = (reader ??= response.body.getReader())
-    const chunk = yield* Effect.tryPromise({
-      try: () => from.read(),
-      catch: () => faultOf(signal.aborted ? "connection" : "cut", "The stream broke off")
-    })
-    if (chunk.done) return Option.none()
-    const failure = parser.feed(decoder.decode(chunk.value, { stream: true }))
-    if (failure !== undefined) return yield* faultOf("malformed", "An event is too large")
-    const events = read
-    read = []
-    return Option.some(events)
-  })
-  return pull
+    if (thrown instanceof AnthropicError || thrown instanceof OpenAiError) {
+      const { headers, status } = thrown
+      if (status === undefined || headers === undefined) return faultOf("Connection", "No connection")
+      const details = detailsOf(jsonOf(thrown.error))
+      return faultOf("Status", scrub(textOf(details["message"]) ?? "The provider gave no reason"), {
+        status,
+        type: clean(textOf(details["type"])),
+        code: clean(textOf(details["code"]) ?? textOf(objectOf(details["details"])["error_code"])),
+        param: clean(textOf(details["param"])),
+        retryAfterMillis: retryAfterOf(headers, nowMillis),
+        final: headers.get("x-should-retry") === "false",
+        requestId: requestIdOf(headers)
+      })
+    }
+    return faultOf("Connection", "No connection")
+  }
 }
 
-/**
- * The vendors, through their own SDKs: addresses, keys, versions and headers are theirs. Retries and timeouts are ours
- * (`LlmGateway`), and so is the reading of streams, so that what an SDK does not know passes untouched.
- */
+type Post = (
+  path: string,
+  options: {
+    readonly body: JsonObject
+    readonly headers: Readonly<Record<string, string>>
+    readonly signal: AbortSignal
+    readonly timeout: number
+    readonly maxRetries: 0
+  }
+) => Promise<Response>
+
+const quiet = { logLevel: "off", maxRetries: 0 } as const
+
+/** All that the SDKs would read from the environment is given, so that nobody's variables send our key elsewhere. */
+const posts: Readonly<Record<Provider, (key: string, baseUrl: string | undefined) => Post>> = {
+  anthropic: (apiKey, baseURL) => {
+    const client = new Anthropic({
+      ...quiet,
+      apiKey,
+      webhookKey: null,
+      baseURL: baseURL ?? "https://api.anthropic.com"
+    })
+    return (path, options) => client.post(path, { ...options, body: { ...options.body } }).asResponse()
+  },
+  openai: (apiKey, baseURL) => {
+    const client = new OpenAI({
+      ...quiet,
+      apiKey,
+      adminAPIKey: null,
+      organization: null,
+      project: null,
+      webhookSecret: null,
+      baseURL: baseURL ?? "https://api.openai.com/v1"
+    })
+    return (path, options) => client.post(path, { ...options, body: { ...options.body } }).asResponse()
+  }
+}
+
+const cut = () => faultOf("Cut", "The connection ended in the middle of an answer")
+
+const headOf = (response: Response): ProviderHead => ({
+  status: response.status,
+  headers: Object.fromEntries(response.headers),
+  requestId: requestIdOf(response.headers)
+})
+
+/** The body's chunks. Closed with the scope: what is not read closes the connection. */
+const bodyOf = Effect.fnUntraced(function* (response: Response) {
+  const { body } = response
+  if (body === null) return Effect.succeed<Uint8Array | undefined>(undefined)
+  const reader = yield* Effect.acquireRelease(
+    Effect.sync(() => body.getReader()),
+    (reader) => Effect.sync(() => void reader.cancel().catch(() => undefined))
+  )
+  return Effect.tryPromise({
+    try: (): Promise<Uint8Array | undefined> => reader.read().then(({ value }) => value),
+    catch: cut
+  })
+})
+
+const readEvents = Effect.fnUntraced(function* (response: Response) {
+  const chunks = yield* bodyOf(response)
+  const decoder = new TextDecoder()
+  let events: Array<WireEvent> = []
+  const parser = Sse.makeParser(
+    (event) => {
+      if (event._tag === "Event") {
+        events.push({ event: event.event === "message" ? undefined : event.event, data: event.data })
+      }
+    },
+    { maxEventSize: MOST_BYTES }
+  )
+  const read: ProviderStream["read"] = Effect.flatMap(chunks, (chunk) => {
+    if (chunk === undefined) return Effect.succeed(undefined)
+    if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
+      return Effect.fail(faultOf("Malformed", "An event that is too large"))
+    }
+    if (events.length === 0) return read
+    const batch = events
+    events = []
+    return Effect.succeed(batch)
+  })
+  return read
+})
+
+const readJson = Effect.fnUntraced(function* (response: Response) {
+  const chunks = yield* bodyOf(response)
+  const decoder = new TextDecoder()
+  let text = ""
+  let bytes = 0
+  for (;;) {
+    const chunk = yield* chunks
+    if (chunk === undefined) break
+    bytes += chunk.length
+    if (bytes > MOST_BYTES) return yield* faultOf("Malformed", "An answer that is too large")
+    text += decoder.decode(chunk, { stream: true })
+  }
+  const json = parsed(text)
+  return isObject(json) ? json : yield* faultOf("Malformed", "An answer that is no JSON object")
+})
+
+const makeClient = (
+  provider: Provider,
+  key: Redacted.Redacted<string>,
+  options: { readonly baseUrl: string | undefined; readonly own: boolean; readonly keyDigest: string }
+): ProviderClient => {
+  const post = posts[provider](Redacted.value(key), options.baseUrl)
+
+  const send = Effect.fnUntraced(function* ({ body, headers, path, timeout }: ProviderRequest) {
+    const clock = yield* Clock.Clock
+    const controller = yield* Effect.acquireRelease(
+      Effect.sync(() => new AbortController()),
+      (controller) => Effect.sync(() => controller.abort())
+    )
+    return yield* Effect.tryPromise({
+      try: () =>
+        post(path, {
+          body,
+          headers,
+          signal: controller.signal,
+          timeout: Duration.toMillis(timeout) + GRACE_MILLIS,
+          maxRetries: 0
+        }),
+      catch: (thrown) => toFault(Redacted.value(key), clock.currentTimeMillisUnsafe())(thrown)
+    })
+  })
+
+  return {
+    provider,
+    keyDigest: options.keyDigest,
+    own: options.own,
+    json: (request) =>
+      Effect.flatMap(send(request), (response) =>
+        Effect.map(readJson(response), (json) => ({ ...headOf(response), json }))
+      ),
+    stream: (request) =>
+      Effect.flatMap(send(request), (response) =>
+        Effect.map(readEvents(response), (read) => ({ ...headOf(response), read }))
+      )
+  }
+}
+
+const digestOf = (provider: Provider, key: Redacted.Redacted<string>): string =>
+  hash("sha256", `${provider}:${Redacted.value(key)}`, "base64url")
+
+/** The vendors' SDKs: one client for each vendor and key. */
 export class Providers extends Context.Service<
   Providers,
   {
-    /** Answers when the head of the answer is there. The scope's end cancels the call, in each of its phases. */
-    readonly send: (request: ProviderRequest) => Effect.Effect<ProviderResponse, ProviderFault, Scope.Scope>
+    /** With the platform's key; none where it has none. */
+    readonly platform: (provider: Provider) => Option.Option<ProviderClient>
+    /** With a tenant's own key, kept while it is used. */
+    readonly own: (
+      provider: Provider,
+      key: Redacted.Redacted<string>
+    ) => Effect.Effect<ProviderClient, never, Scope.Scope>
   }
->()("agent-army/services/llm/Providers") {
-  static readonly layer = (options: {
-    /** The SDKs' defaults where there is none. */
-    readonly baseUrls: BaseUrls
-    /** Who answers for its own key, instead of the vendors. */
-    readonly simulator?: { readonly key: Redacted.Redacted<string>; readonly baseUrls: BaseUrls } | undefined
-  }) =>
+>()("agent-army/services/Providers") {
+  static readonly layer = ({ access, simulator }: ProvidersOptions) =>
     Layer.effect(
       Providers,
       Effect.gen(function* () {
-        const { simulator } = options
-        const make = (provider: Provider, key: string): Client => {
-          const isSimulated = simulator !== undefined && key === Redacted.value(simulator.key)
-          const baseUrls = isSimulated ? simulator.baseUrls : options.baseUrls
-          if (provider === "anthropic") {
-            const client = new Anthropic({
-              apiKey: key,
-              authToken: null,
-              baseURL: baseUrls.anthropic ?? null,
-              maxRetries: 0,
-              timeout: SDK_TIMEOUT_MILLIS,
-              logLevel: "off"
-            })
-            return { post: (path, request) => client.post(path, request).asResponse() }
+        const platformClient = (provider: Provider) => {
+          if (Option.isSome(simulator)) {
+            const key = Redacted.make("simulator")
+            const baseUrl = simulator.value.urls[provider]
+            return Option.some(
+              makeClient(provider, key, { baseUrl, own: false, keyDigest: digestOf(provider, key) })
+            )
           }
-          const client = new OpenAI({
-            apiKey: key,
-            organization: null,
-            project: null,
-            baseURL: baseUrls.openai ?? null,
-            maxRetries: 0,
-            timeout: SDK_TIMEOUT_MILLIS,
-            logLevel: "off"
-          })
-          return { post: (path, request) => client.post(path, request).asResponse() }
+          const { baseUrl, key } = access[provider]
+          return Option.map(key, (key) =>
+            makeClient(provider, key, { baseUrl, own: false, keyDigest: digestOf(provider, key) })
+          )
+        }
+        const platform: Readonly<Record<Provider, Option.Option<ProviderClient>>> = {
+          anthropic: platformClient("anthropic"),
+          openai: platformClient("openai")
         }
 
-        /** By a hash of the key, which a dump of the map may show. */
-        const known = new Map<string, Redacted.Redacted<string>>()
+        // Found by a digest, so that no key is one of a map's; the key of a client that is being made stands here.
+        const keys = new Map<string, readonly [Provider, Redacted.Redacted<string>]>()
         const clients = yield* RcMap.make({
-          lookup: (id: string) =>
-            Effect.acquireRelease(
-              Effect.sync(() => {
-                const key = known.get(id)
-                return make(
-                  id.startsWith("anthropic") ? "anthropic" : "openai",
-                  key === undefined ? "" : Redacted.value(key)
-                )
-              }),
-              () => Effect.sync(() => known.delete(id))
-            ),
+          lookup: (digest: string) =>
+            Effect.suspend(() => {
+              const found = keys.get(digest)
+              if (found === undefined) return Effect.die(new Error("A client of a key that nobody gave"))
+              const [provider, key] = found
+              keys.delete(digest)
+              const { baseUrl } = access[provider]
+              return Effect.succeed(makeClient(provider, key, { baseUrl, own: true, keyDigest: digest }))
+            }),
           idleTimeToLive: IDLE
         })
-        const clientOf = (provider: Provider, key: Redacted.Redacted<string>) =>
-          Effect.suspend(() => {
-            const id = `${provider}:${hash("sha256", Redacted.value(key), "hex")}`
-            known.set(id, key)
-            return RcMap.get(clients, id)
-          })
 
         return Providers.of({
-          send: Effect.fnUntraced(function* ({ body, headers, key, provider, route }) {
-            const clock = yield* Clock.Clock
-            const client = yield* clientOf(provider, key)
-            const controller = yield* Effect.acquireRelease(
-              Effect.sync(() => new AbortController()),
-              (controller) => Effect.sync(() => controller.abort())
-            )
-            const { signal } = controller
-            const response = yield* Effect.tryPromise({
-              try: () => client.post(paths[route], { body, headers: { ...headers }, signal }),
-              catch: (error) => faultFrom(error, clock.currentTimeMillisUnsafe())
+          platform: (provider) => platform[provider],
+          own: (provider, key) =>
+            Effect.suspend(() => {
+              const digest = digestOf(provider, key)
+              keys.set(digest, [provider, key])
+              return Effect.ensuring(
+                RcMap.get(clients, digest),
+                Effect.sync(() => keys.delete(digest))
+              )
             })
-            return {
-              headers: headersToTell(response.headers),
-              requestId: response.headers.get("x-request-id") ?? response.headers.get("request-id"),
-              json: Effect.tryPromise({
-                try: () => response.text(),
-                catch: () => faultOf("cut", "The answer broke off")
-              }).pipe(
-                Effect.flatMap((text) => {
-                  const json = parsed(text)
-                  return isObject(json)
-                    ? Effect.succeed(json)
-                    : Effect.fail(faultOf("malformed", "The answer is no JSON object"))
-                })
-              ),
-              pull: eventsOf(response, signal)
-            }
-          })
         })
       })
     )
