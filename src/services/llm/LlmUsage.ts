@@ -1,5 +1,5 @@
 import { PgTypes } from "@effect/sql-pg"
-import { Context, Duration, Effect, FiberSet, Layer, Metric, Schedule } from "effect"
+import { Context, Duration, Effect, FiberSet, Layer, Metric, Schedule, Semaphore } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { TenantRef } from "../../domain/Tenant.ts"
 import { tenantDb } from "../TenantDb.ts"
@@ -10,6 +10,8 @@ import type { JsonObject } from "./Codec.ts"
 /** A row that Postgres does not take is tried again so often, doubling the pause. */
 const RETRIES = 4
 const FIRST_PAUSE = Duration.millis(250)
+/** Rows written at one time: when many callers leave at once, theirs don't stand in the way of those who stay. */
+const WRITERS = 3
 /** How long the end of the process waits for rows that are being written. */
 const LAST_ROWS = Duration.seconds(5)
 
@@ -41,6 +43,7 @@ export class LlmUsage extends Context.Service<
       const pool = yield* TenantPool
       const random = yield* SecureRandom.SecureRandom
       const fibers = yield* FiberSet.make<void>()
+      const writers = yield* Semaphore.make(WRITERS)
       yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(FiberSet.awaitEmpty(fibers), LAST_ROWS)))
 
       const insert = Effect.fnUntraced(function* (tenant: TenantRef, row: UsageRow) {
@@ -70,7 +73,7 @@ export class LlmUsage extends Context.Service<
           Effect.asVoid(
             FiberSet.run(
               fibers,
-              Effect.catchCause(insert(tenant, row), (cause) => {
+              Effect.catchCause(writers.withPermit(insert(tenant, row)), (cause) => {
                 const { metadata: _, ...told } = row
                 return Effect.andThen(
                   Metric.update(unwritten, 1),
