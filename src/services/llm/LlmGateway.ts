@@ -168,6 +168,18 @@ interface Opened {
   readonly scope: Scope.Closeable
 }
 
+/** Who answers: the model as the provider itself names it, with its date or whatever else it adds. */
+const answererOf = ({ model, provider }: ModelRef, said: string): ModelRef => ({
+  provider,
+  model: said === "" ? model : said
+})
+
+/** What a stream says that its model is. */
+const saidIn = (frames: ReadonlyArray<Frame>): string => {
+  const started = frames.flatMap(({ events }) => events).find(({ _tag }) => _tag === "Started")
+  return started?._tag === "Started" ? started.model : ""
+}
+
 interface Frame {
   readonly wire: WireEvent
   readonly events: ReadonlyArray<StreamEvent>
@@ -455,7 +467,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     const scope = yield* Effect.scope
     const { candidate, head } = first.opened
     return {
-      answeredBy: candidate.ref,
+      answeredBy: answererOf(candidate.ref, saidIn(first.opened.frames)),
       headers: headersFor(candidate.client, head.headers),
       events: Stream.fromPull(Effect.succeed(answerOf(call, first, scope)))
     }
@@ -495,7 +507,11 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
 
     const finish = Effect.suspend(() => {
       over = true
-      const summary = call.summary({ answeredBy: current.candidate.ref, ...costSoFar(), resumed })
+      const summary = call.summary({
+        answeredBy: answererOf(current.candidate.ref, saidIn(current.frames)),
+        ...costSoFar(),
+        resumed
+      })
       return Effect.as(
         Effect.andThen(current.attempt.close("ok"), Scope.close(current.scope, Exit.void)),
         writer.end(summary)
@@ -670,15 +686,16 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           const answer = decoded.success
           attempt.answered(answer.usage, JSON.stringify(answer.parts), yield* Clock.currentTimeMillis)
           const { usage } = attempt.usage
+          const answeredBy = answererOf(candidate.ref, answer.model)
           const summary = call.summary({
-            answeredBy: candidate.ref,
+            answeredBy,
             usage,
             costUsd: call.costOf(candidate.ref, usage),
             resumed: false
           })
           yield* attempt.close("ok")
           return {
-            answeredBy: candidate.ref,
+            answeredBy,
             headers: headersFor(candidate.client, headers),
             body: dialect === call.dialect ? json : codecOf[call.dialect].encodeAnswer(answer, summary),
             answer,
