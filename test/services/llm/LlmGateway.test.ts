@@ -90,16 +90,22 @@ describe("the gateway", () => {
     })
   )
 
-  it.live("leaves a provider alone that keeps failing, and comes back", () =>
+  it.live("leaves a provider alone that keeps failing a tenant, and nobody else does", () =>
     Effect.gen(function* () {
       const fake = yield* startFakeProvider
       yield* Effect.gen(function* () {
-        for (let call = 0; call < 15; call++) yield* completed(["openai/fault-503", "anthropic/mock-n1"])
+        const circuit = "acme"
+        const models = ["openai/fault-503", "anthropic/mock-n1"]
+        for (let call = 0; call < 15; call++) yield* completed(models, { circuit })
         const asked = (yield* fake.attempts).filter(({ model }) => model === "fault-503")
         assert.lengthOf(asked, 10)
         // Another model of that vendor has a circuit of its own.
-        const { result } = yield* completed(["openai/mock-n1"])
+        const { result } = yield* completed(["openai/mock-n1"], { circuit })
         assert.isTrue(Result.isSuccess(result))
+        // And so has another tenant: nobody closes a provider to others.
+        yield* fake.reset
+        yield* completed(models, { circuit: "globex" })
+        assert.lengthOf(yield* fake.attempts, 2)
       }).pipe(Effect.provide(gatewayAt(fake.url, { maxRetries: 0 })))
     })
   )
