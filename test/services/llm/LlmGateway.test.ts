@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber, Logger, References, Result, Scope, Stream } from "effect"
+import { Clock, Duration, Effect, Fiber, Layer, Logger, References, Result, Scope, Stream } from "effect"
 import { LlmGateway } from "../../../src/services/llm/LlmGateway.ts"
 import { eventually } from "../../support/Eventually.ts"
 import { startFakeProvider } from "../../support/FakeProvider.ts"
@@ -190,8 +190,12 @@ describe("the gateway", () => {
       for (const status of [401, 400]) {
         const vendor = yield* startScriptedProvider([echo(status)])
         const { records, result } = yield* completed(["openai/gpt-5.4", "anthropic/claude-sonnet-5-5"]).pipe(
-          Effect.provide(gatewayAt(vendor.url)),
-          Effect.provide(Logger.layer([Logger.map(Logger.formatJson, (line) => void lines.push(line))])),
+          Effect.provide(
+            Layer.merge(
+              gatewayAt(vendor.url),
+              Logger.layer([Logger.map(Logger.formatJson, (line) => void lines.push(line))])
+            )
+          ),
           Effect.provideService(References.MinimumLogLevel, "Trace")
         )
         assert.isTrue(Result.isFailure(result))
