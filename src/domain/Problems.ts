@@ -181,6 +181,23 @@ export class BudgetExceeded extends HttpApiError.Problem<BudgetExceeded>()(
   members("BudgetExceeded")
 ) {}
 
+/**
+ * 400: a provider refused the request, and no other one was asked: it is the caller's, or the provider's policy forbids it.
+ * `detail` is what the provider said.
+ */
+export class RefusedByProvider extends HttpApiError.Problem<RefusedByProvider>()(
+  "RefusedByProvider",
+  { type: type("provider-refused"), status: 400, title: "The LLM provider refused the request" },
+  {
+    ...members("ProviderRefused"),
+    provider: Schema.String,
+    provider_status: Schema.Int,
+    provider_type: Schema.NullOr(Schema.String),
+    provider_code: Schema.NullOr(Schema.String),
+    provider_param: Schema.NullOr(Schema.String)
+  }
+) {}
+
 /** 502: every provider of the group failed; `detail` says which and why. */
 export class ProviderUnavailable extends HttpApiError.Problem<ProviderUnavailable>()(
   "ProviderUnavailable",
@@ -219,5 +236,6 @@ export type Problem =
   | DependencyUnavailable
   | PromptInjectionBlocked
   | BudgetExceeded
+  | RefusedByProvider
   | ProviderUnavailable
   | ProviderNotConfigured

@@ -1,10 +1,13 @@
 import { HttpApi, OpenApi } from "effect/http-api"
 import manifest from "../../package.json" with { type: "json" }
+import { AnthropicApi } from "./AnthropicApi.ts"
 import { AuditApi } from "./AuditApi.ts"
 import { AuthApi, SignInApi } from "./AuthApi.ts"
 import { completeDocument } from "./Document.ts"
 import { EventsApi } from "./EventsApi.ts"
 import { KeysApi } from "./KeysApi.ts"
+import { LlmApi } from "./LlmApi.ts"
+import { OpenAiApi } from "./OpenAiApi.ts"
 import { Problems } from "./Problems.ts"
 import { RecordsApi } from "./RecordsApi.ts"
 import { SecretsApi } from "./SecretsApi.ts"
@@ -24,6 +27,9 @@ export class Api extends HttpApi.make("agent-army")
   .add(SecretsApi)
   .add(AuditApi)
   .add(EventsApi)
+  .add(LlmApi)
+  .add(OpenAiApi)
+  .add(AnthropicApi)
   .add(KeysApi)
   .add(SystemApi)
   // Every field that is wrong, not only the first.

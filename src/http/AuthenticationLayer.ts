@@ -87,11 +87,13 @@ export const AuthenticationLayer = Layer.effect(
           apiKey: given(request.headers["x-api-key"])
         }
         const principal = yield* authenticate(credentials)
-        return yield* Effect.provideContext(
-          httpEffect,
-          Context.make(CurrentPrincipal, principal).pipe(
+        const actor = actorOf(principal)
+        // Added, which lays them over the request's context; merging would copy all of it.
+        return yield* Effect.updateContext(httpEffect, (request: Context.Context<never>) =>
+          request.pipe(
+            Context.add(CurrentPrincipal, principal),
             Context.add(PresentedCredentials, credentials),
-            Context.add(CurrentActor, actorOf(principal))
+            Context.add(CurrentActor, actor)
           )
         )
       })

@@ -1,5 +1,7 @@
 import { Predicate, Record as Records } from "effect"
 
+const greeting = { role: "user", content: "Which plan suits a team of five?" }
+
 /** A body for each operation that takes one, as a person would send it. Kept true by a test that sends them. */
 export const bodyExamples: Readonly<Record<string, unknown>> = {
   "tenants.provision": { slug: "skyvera", name: "Skyvera", admin_email: "admin@skyvera.example" },
@@ -20,7 +22,14 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "records.replace": { data: { text: "Call back on Monday", done: true } },
   "state.put": { value: { online: true }, ttl_seconds: 60 },
   "secrets.put": { value: "the key that a vendor gave you" },
-  "events.publish": { type: "ticket.created", data: { ticket: 42 } }
+  "events.publish": { type: "ticket.created", data: { ticket: 42 } },
+  "llm.complete": { messages: [greeting], model: "fast", max_tokens: 500 },
+  "llm.stream": { messages: [greeting], model: "reasoning", resume: true },
+  "openai.chat": { model: "reasoning", messages: [greeting] },
+  "openai.responses": { model: "reasoning", input: greeting.content },
+  "openai.embeddings": { model: "embedding", input: ["Call back on Monday"] },
+  "anthropic.messages": { model: "reasoning", max_tokens: 500, messages: [greeting] },
+  "anthropic.countTokens": { model: "reasoning", messages: [greeting] }
 }
 
 type Json = Readonly<Record<string, unknown>>
@@ -68,7 +77,66 @@ const withIdempotencyKey = (operation: Json): Json => {
   return { ...operation, parameters: [...parameters, idempotencyKey] }
 }
 
-/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, a server, and examples. */
+/** The vendors' envelopes of errors (`ProblemResponse.ts`), with one of our codes, or the provider's own. */
+const vendorErrors = {
+  OpenAIError: {
+    type: "object",
+    properties: {
+      error: {
+        type: "object",
+        properties: {
+          message: { type: "string" },
+          type: { type: ["string", "null"] },
+          param: { type: ["string", "null"] },
+          code: { type: ["string", "null"] }
+        },
+        required: ["message", "type", "param", "code"]
+      }
+    },
+    required: ["error"]
+  },
+  AnthropicError: {
+    type: "object",
+    properties: {
+      type: { const: "error" },
+      error: {
+        type: "object",
+        properties: {
+          type: { type: "string" },
+          message: { type: "string" },
+          details: {
+            type: ["object", "null"],
+            properties: { error_code: { type: ["string", "null"] } }
+          }
+        },
+        required: ["type", "message"]
+      },
+      request_id: { type: "string" }
+    },
+    required: ["type", "error", "request_id"]
+  }
+} as const
+
+const errorSchema = (name: keyof typeof vendorErrors) => ({ $ref: `#/components/schemas/${name}` })
+
+const vendorError = (path: string) => {
+  if (path.startsWith("/v1/messages")) return errorSchema("AnthropicError")
+  if (!path.startsWith("/v1/models")) return errorSchema("OpenAIError")
+  return { anyOf: [errorSchema("OpenAIError"), errorSchema("AnthropicError")] }
+}
+
+/** A vendor's endpoints refuse in the vendor's words. */
+const withVendorErrors = (path: string, operation: Json): Json => {
+  if (!path.startsWith("/v1/")) return operation
+  const responses = Records.map(objectAt(operation, "responses"), (response, status) =>
+    isObject(response) && Number(status) >= 400
+      ? { ...response, content: { "application/json": { schema: vendorError(path) } } }
+      : response
+  )
+  return { ...operation, responses }
+}
+
+/** What the OpenAPI document needs beyond what the endpoints say of themselves: `X-API-Key`, a server, examples, vendors' errors. */
 export const completeDocument = (document: Json): Record<string, unknown> => {
   const components = objectAt(document, "components")
   return {
@@ -77,6 +145,7 @@ export const completeDocument = (document: Json): Record<string, unknown> => {
     servers: [{ url: "/", description: "This installation" }],
     components: {
       ...components,
+      schemas: { ...objectAt(components, "schemas"), ...vendorErrors },
       securitySchemes: {
         ...objectAt(components, "securitySchemes"),
         apiKey: { type: "apiKey", in: "header", name: "X-API-Key" }
@@ -85,7 +154,9 @@ export const completeDocument = (document: Json): Record<string, unknown> => {
     paths: Records.map(objectAt(document, "paths"), (item, path) =>
       isObject(item)
         ? Records.map(item, (operation) =>
-            isObject(operation) ? withApiKey(path, withIdempotencyKey(withExample(operation))) : operation
+            isObject(operation)
+              ? withVendorErrors(path, withApiKey(path, withIdempotencyKey(withExample(operation))))
+              : operation
           )
         : item
     )

@@ -12,6 +12,7 @@ import {
   HttpServerResponse,
   ProblemDetails
 } from "effect/http"
+import type { Dialect } from "../domain/Llm.ts"
 import {
   InternalError,
   InvalidRequest,
@@ -24,10 +25,12 @@ import {
 } from "../domain/Problems.ts"
 import { RequestId } from "../domain/RequestId.ts"
 import { AnswerHeaders } from "./AnswerHeaders.ts"
+import { CallerDialect, dialectOf } from "./CallerDialect.ts"
 import { compress } from "./Compression.ts"
 import { namesETag } from "./ETag.ts"
 import { HttpMetrics, UNMATCHED } from "./HttpMetrics.ts"
 import { problemOf, toResponse } from "./ProblemResponse.ts"
+import type { AnyProblem } from "./ProblemResponse.ts"
 import { guardBody } from "./RequestBody.ts"
 import { requestIdFrom } from "./RequestId.ts"
 import * as RouteTable from "./RouteTable.ts"
@@ -92,7 +95,13 @@ const exposedHeaders = [
   "Retry-After",
   "RateLimit",
   "RateLimit-Policy",
-  "Idempotency-Replayed"
+  "Idempotency-Replayed",
+  "Retry-After-Ms",
+  "X-Should-Retry",
+  "Request-ID",
+  "X-LLM-Provider",
+  "X-LLM-Model",
+  "X-LLM-Guard"
 ]
 
 const allowedHeaders = [
@@ -104,7 +113,25 @@ const allowedHeaders = [
   "If-None-Match",
   "Idempotency-Key",
   "X-Request-ID",
-  "Last-Event-ID"
+  "Last-Event-ID",
+  "X-LLM-Resume",
+  // What the vendors' clients send from a browser.
+  "Anthropic-Version",
+  "Anthropic-Beta",
+  "Anthropic-Dangerous-Direct-Browser-Access",
+  "OpenAI-Beta",
+  "OpenAI-Organization",
+  "OpenAI-Project",
+  "X-Stainless-Arch",
+  "X-Stainless-Helper",
+  "X-Stainless-Helper-Method",
+  "X-Stainless-Lang",
+  "X-Stainless-OS",
+  "X-Stainless-Package-Version",
+  "X-Stainless-Retry-Count",
+  "X-Stainless-Runtime",
+  "X-Stainless-Runtime-Version",
+  "X-Stainless-Timeout"
 ]
 
 /** Marks the interruption of a request that took too long. */
@@ -185,7 +212,7 @@ const notModified = (
 /** What a stream meets after its head is sent can only be logged: the connection is cut, never ended cleanly. */
 const watchStream = (
   response: HttpServerResponse.HttpServerResponse,
-  context: Context.Context<never>
+  withOwn: (context: Context.Context<never>) => Context.Context<never>
 ): HttpServerResponse.HttpServerResponse => {
   if (response.body._tag !== "Stream") return response
   const { stream, contentType, contentLength } = response.body
@@ -193,7 +220,7 @@ const watchStream = (
     Stream.tapCause((cause) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("A response broke off", cause)
     ),
-    Stream.provideContext(context)
+    Stream.updateContext(withOwn)
   )
   return HttpServerResponse.stream(watched, {
     status: response.status,
@@ -281,18 +308,21 @@ const makeFace = (
 
       const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
       if (span?._tag === "Span") span.attribute("request_id", id)
+      const dialect = dialectOf(request.url, request.headers)
       const answerHeaders: typeof AnswerHeaders.Service = { value: undefined }
-      const own = Context.make(RequestId, id).pipe(
-        Context.add(AnswerHeaders, answerHeaders),
-        Context.add(References.CurrentLogAnnotations, {
-          ...fiber.getRef(References.CurrentLogAnnotations),
-          request_id: id
-        }),
-        Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
-      )
+      const annotations = { ...fiber.getRef(References.CurrentLogAnnotations), request_id: id }
+      // Added one by one, which lays them over the context; merging would copy all of it for each request.
+      const withOwn = <R>(context: Context.Context<R>) =>
+        context.pipe(
+          Context.add(RequestId, id),
+          Context.add(AnswerHeaders, answerHeaders),
+          Context.add(CallerDialect, dialect),
+          Context.add(References.CurrentLogAnnotations, annotations),
+          Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
+        )
 
       const refuse = (problem: Parameters<typeof toResponse>[0], headers?: Record<string, string>) =>
-        Effect.succeed(toResponse(problem, id, headers))
+        Effect.succeed(toResponse(problem, id, headers, dialect))
 
       /** Runs the routes within the limits of the one that answers. */
       const run = () => {
@@ -300,7 +330,7 @@ const makeFace = (
         const deadline = startDeadline(fiber, timeoutMillis)
         return handler.pipe(
           Effect.onExit(() => Effect.sync(() => clearTimeout(deadline))),
-          Effect.catchCause((cause) => recover(cause, id))
+          Effect.catchCause((cause) => recover(cause, id, dialect))
         )
       }
 
@@ -327,12 +357,14 @@ const makeFace = (
 
       const finish = (response: HttpServerResponse.HttpServerResponse) => {
         const problem = problemOfResponse(response)
-        const plain = problem === undefined ? watchStream(response, own) : toResponse(problem, id)
+        const plain =
+          problem === undefined ? watchStream(response, withOwn) : toResponse(problem, id, undefined, dialect)
         const done = HttpServerResponse.setHeaders(plain, {
           ...baseHeaders,
           ...plain.headers,
           ...(plain.status < 400 ? answerHeaders.value : undefined),
-          "x-request-id": id
+          "x-request-id": id,
+          ...(dialect === "anthropic-messages" ? { "request-id": id } : undefined)
         })
         const unchanged = notModified(request, done)
         if (unchanged !== undefined) return report(unchanged)
@@ -343,7 +375,7 @@ const makeFace = (
       // effect's CORS takes every OPTIONS for a preflight.
       const crossOrigin = cors !== undefined && (request.method !== "OPTIONS" || isPreflight(request))
       const answered = crossOrigin ? cors(Effect.suspend(answer)) : answer()
-      return answered.pipe(Effect.flatMap(finish), Effect.provideContext(own))
+      return answered.pipe(Effect.flatMap(finish), Effect.updateContext(withOwn))
     })
   }
 }
@@ -358,10 +390,12 @@ const startDeadline = (fiber: Fiber.Fiber<unknown, unknown>, millis: number) =>
 /** The answer to whatever came out of the routes instead of a response. */
 const recover = (
   cause: Cause.Cause<unknown>,
-  id: string
+  id: string,
+  dialect: Dialect
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const answer = (problem: AnyProblem) => toResponse(problem, id, undefined, dialect)
   if (interruptedBy(cause, Deadline.key)) {
-    return Effect.succeed(toResponse(new RequestTimeout(), id))
+    return Effect.succeed(answer(new RequestTimeout()))
   }
   if (interruptedBy(cause, HttpServerError.ClientAbort.key)) {
     return Effect.succeed(clientGone)
@@ -370,9 +404,9 @@ const recover = (
     if (reason._tag === "Interrupt") continue
     const error = reason._tag === "Fail" ? reason.error : reason.defect
     const problem = problemOf(error)
-    if (problem !== undefined) return Effect.succeed(toResponse(problem, id))
+    if (problem !== undefined) return Effect.succeed(answer(problem))
   }
-  return Effect.as(Effect.logError("A request failed", cause), toResponse(new InternalError(), id))
+  return Effect.as(Effect.logError("A request failed", cause), answer(new InternalError()))
 }
 
 const logAccess = (method: string, route: string, status: number, seconds: number) =>

@@ -1,10 +1,14 @@
-import { Effect, Predicate } from "effect"
+import { Effect, Predicate, Schema } from "effect"
 import { HttpServerError, HttpServerRespondable, HttpServerResponse, ProblemDetails } from "effect/http"
 import { HttpApiError } from "effect/http-api"
 import { invalidFields } from "../domain/InvalidFields.ts"
-import { InvalidRequest, NotFound, PayloadTooLarge } from "../domain/Problems.ts"
+import type { Dialect } from "../domain/Llm.ts"
+import { InvalidRequest, NotFound, PayloadTooLarge, RefusedByProvider } from "../domain/Problems.ts"
 import type { Problem } from "../domain/Problems.ts"
 import { RequestId } from "../domain/RequestId.ts"
+import type { WireProblem } from "../services/llm/Codec.ts"
+import { codecOf } from "../services/llm/Codecs.ts"
+import { CallerDialect } from "./CallerDialect.ts"
 
 /** Seconds a caller waits before it asks again for what was unavailable: about one reconnection. */
 const RETRY_AFTER_SECONDS = 2
@@ -29,6 +33,9 @@ export const isProblem = (u: unknown): u is AnyProblem =>
   Predicate.hasProperty(u, "status") &&
   Predicate.isNumber(u.status) &&
   Predicate.hasProperty(u, "title")
+
+const isInvalidRequest = Schema.is(InvalidRequest)
+const isRefusedByProvider = Schema.is(RefusedByProvider)
 
 /** The members of a problem's body (RFC 9457, 3.1), ours included. */
 export const problemBody = (problem: AnyProblem, requestId: string): Record<string, unknown> => {
@@ -62,17 +69,73 @@ export const problemHeaders = (problem: AnyProblem): Record<string, string> => (
   ...(problem.status === 408 || problem.status === 413 ? { connection: "close" } : undefined)
 })
 
-/** The one place where a problem becomes a response (RFC 9457). `headers` go over those it has by itself. */
+/** Where the first invalid field stands: `messages[0].role`. */
+const paramOf = (problem: AnyProblem): string | null => {
+  if (!isInvalidRequest(problem)) return null
+  const path = problem.errors?.at(0)?.path
+  if (path === undefined || path.length === 0) return null
+  return path.reduce<string>(
+    (text, part) =>
+      typeof part === "number" ? `${text}[${part}]` : text === "" ? String(part) : `${text}.${part}`,
+    ""
+  )
+}
+
+/** A problem for a vendor's envelope of errors: what a provider refused, in the provider's own words. */
+export const wireProblem = (problem: AnyProblem, requestId: string): WireProblem =>
+  isRefusedByProvider(problem)
+    ? {
+        status: problem.provider_status,
+        code: problem.provider_code,
+        type: problem.provider_type,
+        message: problem.detail ?? problem.title,
+        param: problem.provider_param,
+        requestId
+      }
+    : {
+        status: problem.status,
+        code: problem.code,
+        type: null,
+        message: problem.detail ?? problem.title,
+        param: paramOf(problem),
+        requestId
+      }
+
+/** What will be refused again however often it is asked: the vendors' clients would ask three times. */
+const FINAL: ReadonlySet<string> = new Set(["BudgetExceeded", "ProviderNotConfigured"])
+
+/** What the vendors' clients obey besides: how long to wait, in milliseconds, and whether it is worth while. */
+const vendorHeaders = (problem: AnyProblem): Record<string, string> => {
+  const seconds = problemHeaders(problem)["retry-after"]
+  return {
+    ...(seconds === undefined ? undefined : { "retry-after-ms": String(Number(seconds) * 1000) }),
+    ...(FINAL.has(problem.code) ? { "x-should-retry": "false" } : undefined)
+  }
+}
+
+/**
+ * The one place where a problem becomes a response: as RFC 9457 has it, or in the envelope of the vendor whose dialect the
+ * caller speaks. `headers` go over those it has by itself.
+ */
 export const toResponse = (
   problem: Problem | AnyProblem,
   requestId: string,
-  headers?: Readonly<Record<string, string>>
-): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.jsonUnsafe(problemBody(problem, requestId), {
-    status: problem.status,
-    contentType: ProblemDetails.contentType,
-    headers: { ...problemHeaders(problem), ...headers }
+  headers?: Readonly<Record<string, string>>,
+  dialect: Dialect = "native"
+): HttpServerResponse.HttpServerResponse => {
+  if (dialect === "native") {
+    return HttpServerResponse.jsonUnsafe(problemBody(problem, requestId), {
+      status: problem.status,
+      contentType: ProblemDetails.contentType,
+      headers: { ...problemHeaders(problem), ...headers }
+    })
+  }
+  const wire = wireProblem(problem, requestId)
+  return HttpServerResponse.jsonUnsafe(codecOf[dialect].encodeProblem(wire), {
+    status: wire.status,
+    headers: { ...problemHeaders(problem), ...vendorHeaders(problem), ...headers }
   })
+}
 
 /**
  * Answers with a problem from within a request. For a middleware whose refusal carries headers that a failure
@@ -82,7 +145,9 @@ export const respondWith = (
   problem: Problem | AnyProblem,
   headers?: Readonly<Record<string, string>>
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
-  Effect.map(RequestId, (requestId) => toResponse(problem, requestId, headers))
+  Effect.withFiber((fiber) =>
+    Effect.map(RequestId, (requestId) => toResponse(problem, requestId, headers, fiber.getRef(CallerDialect)))
+  )
 
 const where = {
   Params: "The path is invalid",

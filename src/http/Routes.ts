@@ -1,7 +1,8 @@
-import { Layer } from "effect"
+import { ByteSize, Duration, Layer } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import type { Environment } from "../domain/Environment.ts"
 import { AccessLayer } from "./AccessLayer.ts"
+import { AnthropicHandlers } from "./AnthropicHandlers.ts"
 import { Api } from "./Api.ts"
 import { AuditHandlers } from "./AuditHandlers.ts"
 import { AuthenticationLayer } from "./AuthenticationLayer.ts"
@@ -12,6 +13,8 @@ import * as Face from "./Face.ts"
 import { MetricsRoute } from "./HttpMetrics.ts"
 import { IdempotentLayer } from "./IdempotentLayer.ts"
 import { KeysHandlers } from "./KeysHandlers.ts"
+import { LlmHandlers } from "./LlmHandlers.ts"
+import { OpenAiHandlers } from "./OpenAiHandlers.ts"
 import { ProblemsLayer } from "./ProblemsLayer.ts"
 import { RateLimitLayer } from "./RateLimitLayer.ts"
 import { RecordsHandlers } from "./RecordsHandlers.ts"
@@ -22,6 +25,18 @@ import { SystemHandlers } from "./SystemHandlers.ts"
 import { TenantScopeLayer } from "./TenantScopeLayer.ts"
 import { TenantsHandlers } from "./TenantsHandlers.ts"
 import { UsersHandlers } from "./UsersHandlers.ts"
+
+/** Conversations with images in them. */
+const LLM_BODY_SIZE = ByteSize.mebibytes(10)
+
+/** Longer than any call of the gateway lasts, whose own limits have the better answer. */
+const LLM_TIMEOUT = Duration.minutes(15)
+
+const llmLimits = ["/v1/", "/api/v1/llm/"].map((prefix) => ({
+  prefix,
+  maxBodySize: LLM_BODY_SIZE,
+  requestTimeout: LLM_TIMEOUT
+}))
 
 export interface RoutesOptions extends Face.FaceOptions {
   readonly environment: Environment
@@ -42,6 +57,9 @@ export const Routes = (options: RoutesOptions) => {
       SecretsHandlers,
       AuditHandlers,
       EventsHandlers,
+      LlmHandlers,
+      OpenAiHandlers,
+      AnthropicHandlers,
       KeysHandlers,
       SystemHandlers("agent-army")
     ]),
@@ -56,5 +74,6 @@ export const Routes = (options: RoutesOptions) => {
     ])
   )
   const routes = Layer.mergeAll(api, Docs.layer(Api))
-  return Face.around(options.metrics ? Layer.mergeAll(routes, MetricsRoute) : routes, options)
+  const limits = [...llmLimits, ...(options.limits ?? [])]
+  return Face.around(options.metrics ? Layer.mergeAll(routes, MetricsRoute) : routes, { ...options, limits })
 }

@@ -14,7 +14,8 @@ const DATA_KEY_BYTES = 32
 
 /** How long an instance may believe what it read: a new value is in use everywhere within a second. */
 const REMEMBERED = Duration.millis(500)
-const REMEMBERED_SECRETS = 20_000
+/** At 16 KiB each, 80 MB at the most. */
+const REMEMBERED_SECRETS = 5_000
 
 const utf8 = new TextEncoder()
 

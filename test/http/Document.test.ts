@@ -13,6 +13,17 @@ import { provisionTenant } from "../support/Tenants.ts"
 
 const redocly = fileURLToPath(new URL("../../node_modules/@redocly/cli/bin/cli.js", import.meta.url))
 
+/** What asks a language model. */
+const asksModel: ReadonlySet<string> = new Set([
+  "llm.complete",
+  "llm.stream",
+  "openai.chat",
+  "openai.responses",
+  "openai.embeddings",
+  "anthropic.messages",
+  "anthropic.countTokens"
+])
+
 layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
   it.effect("names both ways to present a credential, and what each operation takes", () =>
     Effect.gen(function* () {
@@ -49,6 +60,9 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
         records: service,
         state: service,
         events: service,
+        llm: service,
+        openai: service,
+        anthropic: service,
         secrets: service,
         users: { authorization: `Bearer ${Redacted.value(acme.accessToken)}` }
       }
@@ -66,7 +80,8 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
             .replace("api-keys/{id}", `api-keys/${keyId}`)
             .replace("{id}", id.startsWith("users.") ? userId : String(member(record.json, "id")))
             .replace("{key}", "presence")
-            .replace("{name}", "openai_api_key")
+            .replace("{model}", "fast")
+            .replace("{name}", "crm_token")
             .replace("{stream}", "tickets")
             .replace("{tenant}", acme.slug)
           const answer = yield* sendJson(
@@ -77,7 +92,8 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           )
           // Nobody has the examples' passwords and tokens: what matters is that the body was understood.
           const secret = ["signIn.login", "signIn.refresh", "auth.changePassword"]
-          const expected = secret.includes(id) ? [401] : [200, 201, 202, 204]
+          // Nor has this platform a provider's key.
+          const expected = secret.includes(id) ? [401] : asksModel.has(id) ? [503] : [200, 201, 202, 204]
           assert.include(expected, answer.status, `${id}: ${answer.text}`)
           sent.push(id)
         }
@@ -139,7 +155,8 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           type,
           "schema"
         ]
-        const valid = ajv.validate({ $ref: `document#/${pointer.map(escape).join("/")}` }, answer.json)
+        const said = type === "text/event-stream" ? answer.text : answer.json
+        const valid = ajv.validate({ $ref: `document#/${pointer.map(escape).join("/")}` }, said)
         assert.isTrue(valid, `${told} ${ajv.errorsText()}`)
       }
 
@@ -159,7 +176,8 @@ layer(TestApp, onRealClock)("the OpenAPI document", (it) => {
           .replace("{collection}", "notes")
           .replace("{id}", String(member(record.json, "id")))
           .replace("{key}", "presence")
-          .replace("{name}", "openai_api_key")
+          .replace("{model}", "fast")
+          .replace("{name}", "crm_token")
           .replace("{tenant}", acme.slug)
         const credential = template.startsWith("/api/v1/tenants")
           ? operator

@@ -11,7 +11,7 @@ import { OperatorOnly } from "../../src/http/Access.ts"
 import { Api } from "../../src/http/Api.ts"
 import { Authentication } from "../../src/http/Authentication.ts"
 import { TenantScope } from "../../src/http/TenantScope.ts"
-import { onRealClock, TestApp, TestDatabase } from "../support/Platform.ts"
+import { onRealClock, TestDatabase, TestApp } from "../support/Platform.ts"
 import { keysOfData } from "../support/RedisKeys.ts"
 import { comparable, credentialsOf, everything, send } from "../support/RawHttp.ts"
 import type { Call } from "../support/RawHttp.ts"
@@ -30,6 +30,7 @@ interface Names {
   readonly userId: string
   readonly userCursor: string
   readonly auditCursor: string
+  readonly group: string
   readonly secretName: string
   readonly secretCursor: string
 }
@@ -60,6 +61,9 @@ const record = ({ recordId }: Names) => `/api/v1/records/notes/${recordId}`
 const replace = (names: Names): Call => ({ method: "PUT", path: record(names), body: asJson("theirs") })
 const remove = (names: Names): Call => ({ method: "DELETE", path: record(names) })
 const versions = [`"1"`, `"2"`, "*", `W/"1"`, "nonsense"]
+
+const named = { model: "fast" }
+const greeting = { role: "user", content: "Hi" }
 
 const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "auth.me": [{ own: { method: "GET", path: "/api/v1/auth/me" } }],
@@ -137,6 +141,28 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "events.subscribe": [
     { own: { method: "HEAD", path: "/api/v1/events/tickets", headers: { "last-event-id": "0-0" } } }
   ],
+  "llm.complete": [
+    { own: { method: "POST", path: "/api/v1/llm/completion", body: { ...named, messages: [greeting] } } }
+  ],
+  "llm.stream": [
+    {
+      own: { method: "POST", path: "/api/v1/llm/completion/stream", body: { ...named, messages: [greeting] } }
+    }
+  ],
+  "openai.chat": [
+    { own: { method: "POST", path: "/v1/chat/completions", body: { ...named, messages: [greeting] } } }
+  ],
+  "openai.responses": [{ own: { method: "POST", path: "/v1/responses", body: { ...named, input: "Hi" } } }],
+  "openai.embeddings": [{ own: { method: "POST", path: "/v1/embeddings", body: { ...named, input: "Hi" } } }],
+  "openai.models": [{ own: { method: "GET", path: "/v1/models" } }],
+  // Another tenant's group is a name like any other that nobody has.
+  "openai.model": [{ names: ({ group }) => ({ method: "GET", path: `/v1/models/${group}` }) }],
+  "anthropic.messages": [
+    { own: { method: "POST", path: "/v1/messages", body: { ...named, max_tokens: 9, messages: [greeting] } } }
+  ],
+  "anthropic.countTokens": [
+    { own: { method: "POST", path: "/v1/messages/count_tokens", body: { ...named, messages: [greeting] } } }
+  ],
   // The last, since the access token is worth nothing after it.
   "auth.logout": [{ own: { method: "POST", path: "/api/v1/auth/logout" } }]
 }
@@ -183,6 +209,11 @@ const victim = Effect.gen(function* () {
   const records = yield* tenant.asUser.records.list({ params, query: { limit: 1 } })
   const keys = yield* tenant.asUser.auth.listApiKeys({ query: { limit: 1 } })
   yield* (yield* operator).tenants.update({ params: { tenant: tenant.id }, payload: { name: secret } })
+  const group = `group-of-${tenant.slug}`.slice(0, 40)
+  yield* (yield* operator).tenants.update({
+    params: { tenant: tenant.id },
+    payload: { settings: { "llm.groups": { [group]: ["openai/mock"] } } }
+  })
   const audit = yield* tenant.asUser.audit.list({ query: { limit: 1 } })
   const secretName = SecretName.make(`vendor-of-${tenant.slug}`)
   for (const name of [SecretName.make("mine"), secretName, SecretName.make("zeta")]) {
@@ -200,6 +231,7 @@ const victim = Effect.gen(function* () {
     keyId: keys.items[0]?.id ?? "",
     keyCursor: keys.next_cursor ?? "",
     auditCursor: audit.next_cursor ?? "",
+    group,
     secretName,
     secretCursor: own.next_cursor ?? ""
   }
@@ -223,6 +255,7 @@ const neverExisted = (names: Names): Names => {
     keyId: randomUUID(),
     keyCursor: besides(names.keyCursor),
     auditCursor: names.auditCursor,
+    group: "group-of-nobody",
     secretName: "vendor-of-nobody",
     secretCursor: besides(names.secretCursor)
   }

@@ -91,12 +91,14 @@ interface Behaviour {
   readonly delayMillis: number
   readonly intervalMillis: number
   readonly tokens: number
+  /** Whether each token ends its line: `mock-lines`. */
+  readonly lines: boolean
 }
 
 /** What the name of a model stands for. */
 const behaviourOf = (model: string): Behaviour => {
   const name = model.slice(model.lastIndexOf("/") + 1)
-  const [, kind, fault, options = ""] = /^(mock|fault-(.+?))((?:-[din]\d+)*)$/.exec(name) ?? []
+  const [, kind, fault, options = ""] = /^(mock(?:-lines)?|fault-(.+?))((?:-[din]\d+)*)$/.exec(name) ?? []
   const option = (letter: string, otherwise: number) => {
     const [, value] = new RegExp(`-${letter}(\\d+)`).exec(kind === undefined ? "" : options) ?? []
     return value === undefined ? otherwise : Number(value)
@@ -105,7 +107,8 @@ const behaviourOf = (model: string): Behaviour => {
     fault,
     delayMillis: option("d", 0),
     intervalMillis: option("i", 0),
-    tokens: option("n", 50)
+    tokens: option("n", 50),
+    lines: kind === "mock-lines"
   }
 }
 
@@ -130,7 +133,8 @@ const plan = (asked: Asked, id: string, behaviour: Behaviour): Planned => {
     const finish = asked.tool === undefined ? "stop" : "tool"
     return { ...common, before: 0, pieces, tool: asked.tool?.name, finish }
   }
-  const whole = textOf(behaviour.tokens)
+  const spaced = textOf(behaviour.tokens)
+  const whole = behaviour.lines ? spaced.replaceAll(" ", "\n ") : spaced
   // A user who speaks after the whole text wants a new one, not the nothing that is left of it.
   const goesOn = whole.startsWith(asked.soFar) && !(asked.spokenTo && asked.soFar === whole)
   const soFar = goesOn ? asked.soFar : ""

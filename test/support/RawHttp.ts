@@ -44,7 +44,16 @@ export const credentialsOf = (
   "API key as Bearer": { authorization: `Bearer ${Redacted.value(tenant.apiKey)}` }
 })
 
-const newEachTime: ReadonlySet<string> = new Set(["date", "x-request-id", "ratelimit"])
+const newEachTime: ReadonlySet<string> = new Set([
+  "date",
+  "x-request-id",
+  "request-id",
+  "ratelimit",
+  "x-ratelimit-remaining-requests",
+  "x-ratelimit-reset-requests",
+  "anthropic-ratelimit-requests-remaining",
+  "anthropic-ratelimit-requests-reset"
+])
 
 /** An answer without what is new in every answer: its date, the id of the request, and what is left of the limits. */
 export const comparable = ({ headers, status, text }: Answer): string => {

@@ -1,0 +1,16 @@
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { Api } from "./Api.ts"
+import { makeAnswerCall } from "./LlmAnswer.ts"
+
+export const LlmHandlers = HttpApiBuilder.group(
+  Api,
+  "llm",
+  Effect.fn(function* (handlers) {
+    const answerCall = yield* makeAnswerCall
+    return handlers.handleAll({
+      complete: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: false }),
+      stream: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: true })
+    })
+  })
+)
