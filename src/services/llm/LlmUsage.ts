@@ -1,5 +1,5 @@
 import { PgTypes } from "@effect/sql-pg"
-import { Context, Duration, Effect, FiberSet, Layer, Metric, Schedule } from "effect"
+import { Context, Duration, Effect, FiberSet, Layer, Metric, Schedule, Semaphore } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { TenantRef } from "../../domain/Tenant.ts"
 import { tenantDb } from "../TenantDb.ts"
@@ -10,6 +10,8 @@ import type { JsonObject } from "./Codec.ts"
 /** A row that Postgres does not take is tried again so often, doubling the pause. */
 const RETRIES = 4
 const FIRST_PAUSE = Duration.millis(250)
+/** Rows written at one time: when many callers leave together, those who stay keep the rest of the pool. */
+const WRITERS = 3
 /** How long the end of the process waits for rows that are being written. */
 const LAST_ROWS = Duration.seconds(5)
 
@@ -40,6 +42,7 @@ export class LlmUsage extends Context.Service<
     Effect.gen(function* () {
       const pool = yield* TenantPool
       const random = yield* SecureRandom.SecureRandom
+      const writers = yield* Semaphore.make(WRITERS)
       const fibers = yield* FiberSet.make<void>()
       yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(FiberSet.awaitEmpty(fibers), LAST_ROWS)))
 
@@ -62,7 +65,10 @@ export class LlmUsage extends Context.Service<
               ${PgTypes.jsonb(row.metadata)}
             ) ON CONFLICT DO NOTHING`
           )
-          .pipe(Effect.retry({ times: RETRIES, schedule: Schedule.exponential(FIRST_PAUSE) }))
+          .pipe(
+            writers.withPermit,
+            Effect.retry({ times: RETRIES, schedule: Schedule.exponential(FIRST_PAUSE) })
+          )
       })
 
       return LlmUsage.of({
