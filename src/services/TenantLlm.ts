@@ -272,6 +272,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     usageAsked: asksForUsage(dialect, body),
     headers: call.headers,
     deadline: call.deadline,
+    circuit: tenant.tenantId,
     resume: call.resume,
     requestId: tenant.requestId,
     identify: identifyIn(parts),
@@ -310,6 +311,7 @@ const plain = Effect.fnUntraced(function* (
     asked,
     candidates: yield* candidatesFor(parts, models),
     deadline: undefined,
+    circuit: parts.tenant.tenantId,
     write: writeIn(parts, call.body),
     estimateInput: () => Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
   })

@@ -30,7 +30,7 @@ layer(NodeServices.layer, onRealClock)("the README", (it) => {
         /^OPERATOR_KEY=.*$/m,
         `OPERATOR_KEY=${operatorKey}`
       )
-      const bash = yield* ChildProcess.make("bash", ["-euo", "pipefail", "-c", tour], {
+      const bash = yield* ChildProcess.make("bash", ["--norc", "-euo", "pipefail", "-c", tour], {
         env: { DATA_DIR: dataDir },
         extendEnv: true
       })

@@ -1,4 +1,5 @@
 import { Duration, Effect, Layer, Option, Redacted, Result, Stream } from "effect"
+import { randomUUID } from "node:crypto"
 import type { Dialect, ModelRef } from "../../src/domain/Llm.ts"
 import { parseModel } from "../../src/domain/ModelGroups.ts"
 import { costOf, priceOf } from "../../src/domain/Prices.ts"
@@ -47,6 +48,8 @@ interface Given {
   readonly body?: JsonObject
   readonly resume?: boolean
   readonly deadline?: Duration.Duration
+  /** Each call's own where it is not given, so that no test meets another's failures. */
+  readonly circuit?: string
 }
 
 /** A call of nobody in particular, whose attempts are kept in `records`. */
@@ -73,6 +76,7 @@ export const callOf = Effect.fnUntraced(function* (models: ReadonlyArray<string>
     usageAsked: asksForUsage(dialect, body),
     headers: {},
     deadline: given.deadline,
+    circuit: given.circuit ?? randomUUID(),
     resume: given.resume ?? false,
     requestId: "0190c9a0-1111-7aaa-8bbb-123456789abc",
     identify: (body) => body,

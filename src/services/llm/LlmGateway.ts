@@ -48,7 +48,7 @@ const LONGEST_PAUSE = Duration.seconds(4)
 /** Who asks to be left alone for longer than this is left alone: the next one is asked. */
 const LONGEST_RETRY_AFTER = Duration.seconds(10)
 
-/** Half of the last 20 calls failed, of 10 at least: then nobody asks for a while. One caller's bad requests alone are too few. */
+/** Half of the last 20 calls failed, of 10 at least: then the provider is left alone for a while. */
 const TRIP = CircuitBreaker.rate({ threshold: 0.5, size: 20, minimumCalls: 10 })
 const OPEN_FOR = Duration.seconds(5)
 const OPEN_FOR_AT_MOST = Duration.seconds(30)
@@ -78,6 +78,11 @@ export interface Ask {
   readonly candidates: Arr.NonEmptyReadonlyArray<Candidate>
   readonly headers: Readonly<Record<string, string>>
   readonly deadline: Duration.Duration | undefined
+  /**
+   * Whose failures count together for a provider's circuit: a tenant's own, since requests that make a provider fail are
+   * easily found, and would close it to everybody.
+   */
+  readonly circuit: string
   /** Adds who is asking, under a name that tells the provider nothing. */
   readonly identify: (body: JsonObject, dialect: Dialect) => JsonObject
   /** Called once for each attempt, whoever ended it. Must not wait: a caller's end waits for it. */
@@ -188,17 +193,20 @@ interface Frame {
 const isToken = ({ _tag }: StreamEvent) =>
   _tag === "Text" || _tag === "Reasoning" || _tag === "ToolCall" || _tag === "Stopped" || _tag === "Ended"
 
-const inBand = (event: StreamEvent & { readonly _tag: "Failed" }): ProviderFault =>
-  faultOf("InBand", event.message, { type: event.type, code: event.code })
+const inBand = (event: StreamEvent & { readonly _tag: "Failed" }, { scrub }: ProviderClient) =>
+  faultOf("InBand", scrub(event.message), {
+    type: event.type === null ? null : scrub(event.type),
+    code: event.code === null ? null : scrub(event.code)
+  })
 
 /** Reads a batch up to the first thing that is wrong. */
-const readFrames = (reader: StreamReader, batch: ReadonlyArray<WireEvent>) => {
+const readFrames = (reader: StreamReader, batch: ReadonlyArray<WireEvent>, client: ProviderClient) => {
   const frames: Array<Frame> = []
   for (const wire of batch) {
     const read = reader.read(wire)
     if (Result.isFailure(read)) return { frames, fault: faultOf("Malformed", read.failure) }
     const events = read.success
-    for (const event of events) if (event._tag === "Failed") return { frames, fault: inBand(event) }
+    for (const event of events) if (event._tag === "Failed") return { frames, fault: inBand(event, client) }
     frames.push({ wire, events })
   }
   return { frames, fault: undefined }
@@ -270,7 +278,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
   })
   yield* Effect.forkScoped(Effect.repeat(watchEndings, Schedule.spaced(ENDINGS_EVERY)))
 
-  const circuitOf = ({ client, ref }: Candidate) => `${modelName(ref)}:${client.keyDigest}`
+  const circuitOf = ({ client, ref }: Candidate, circuit: string) =>
+    `${circuit}:${modelName(ref)}:${client.keyDigest}`
 
   const alarm = ({ client, ref }: Candidate, fault: ProviderFault) =>
     Effect.andThen(
@@ -281,10 +290,14 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     )
 
   /** One attempt, unless its circuit is open. */
-  const behindBreaker = <A, R>(candidate: Candidate, attempt: Effect.Effect<A, ProviderFault, R>) =>
+  const behindBreaker = <A, R>(
+    circuit: string,
+    candidate: Candidate,
+    attempt: Effect.Effect<A, ProviderFault, R>
+  ) =>
     breaker
       .execute(attempt, {
-        key: circuitOf(candidate),
+        key: circuitOf(candidate, circuit),
         classify: (exit: Exit.Exit<A, ProviderFault>) => {
           if (Exit.isSuccess(exit)) return CircuitBreaker.success
           const fault = Arr.head(exit.cause.reasons.filter(Cause.isFailReason))
@@ -304,6 +317,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
    * attempt too, and test the step before's error.
    */
   const ask = <A, R>(
+    circuit: string,
     candidates: Arr.NonEmptyReadonlyArray<Candidate>,
     until: number,
     attempt: (candidate: Candidate, retry: number) => Effect.Effect<A, ProviderFault, R>
@@ -318,7 +332,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         const once = Effect.flatMap(Clock.currentTimeMillis, (now) =>
           now >= until
             ? Effect.fail(faultOf("TimeUp", "The caller's time is up"))
-            : behindBreaker(candidate, attempt(candidate, retry++))
+            : behindBreaker(circuit, candidate, attempt(candidate, retry++))
         )
         return yield* once.pipe(
           Effect.retry({
@@ -439,7 +453,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         for (;;) {
           const batch = yield* head.read
           if (batch === undefined) return yield* faultOf("Cut", "The stream ended before its first token")
-          const read = readFrames(reader, batch)
+          const read = readFrames(reader, batch, candidate.client)
           attempt.saw(
             read.frames.flatMap(({ events }) => events),
             yield* Clock.currentTimeMillis
@@ -461,7 +475,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
 
   const stream = Effect.fn("LlmGateway.stream")(function* (call: GatewayCall) {
     const until = yield* endOf(call.deadline)
-    const first = yield* ask(call.candidates, until, (candidate, retry) =>
+    const first = yield* ask(call.circuit, call.candidates, until, (candidate, retry) =>
       openStream(call, candidate, retry, until, "")
     )
     const scope = yield* Effect.scope
@@ -570,7 +584,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       const detail = `${modelName(candidate.ref)}: ${describeFault(fault)}`
       yield* attempt.close("failed", fault)
       yield* Scope.close(current.scope, Exit.void)
-      yield* Effect.ignore(behindBreaker(candidate, Effect.fail(fault)))
+      yield* Effect.ignore(behindBreaker(call.circuit, candidate, Effect.fail(fault)))
       const { costUsd, usage } = costSoFar()
       usageBefore = usage
       costBefore = costUsd
@@ -579,7 +593,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         return yield* fail(`The answer broke off. ${detail}`)
       }
       const until = yield* endOf(call.deadline)
-      const next = yield* ask(queue, until, (candidate, retry) =>
+      const next = yield* ask(call.circuit, queue, until, (candidate, retry) =>
         openStream(call, candidate, retry, until, text)
       ).pipe(Effect.provideService(Scope.Scope, scope), Effect.result)
       if (Result.isFailure(next)) {
@@ -610,7 +624,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     }
 
     const read = Effect.suspend(() => {
-      const { attempt, head, reader } = current
+      const { attempt, candidate, head, reader } = current
       return head.read.pipe(
         Effect.timeoutOrElse({
           duration: timeouts.chunk,
@@ -624,7 +638,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           onSuccess: (batch) =>
             Effect.flatMap(Clock.currentTimeMillis, (now) => {
               giveUpAt ??= now + Duration.toMillis(MOST_STREAM_TIME)
-              const found = readFrames(reader, batch)
+              const found = readFrames(reader, batch, candidate.client)
               attempt.saw(
                 found.frames.flatMap(({ events }) => events),
                 now
@@ -661,7 +675,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
 
   const complete = Effect.fn("LlmGateway.complete")(function* (call: GatewayCall) {
     const until = yield* endOf(call.deadline)
-    return yield* ask(call.candidates, until, (candidate, retry) => {
+    return yield* ask(call.circuit, call.candidates, until, (candidate, retry) => {
       const { dialect, ...request } = requestOf(call, candidate, false, "")
       return attempted(
         {
@@ -684,7 +698,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           const decoded = codecOf[dialect].decodeAnswer(json)
           if (Result.isFailure(decoded)) return yield* faultOf("Malformed", decoded.failure)
           const answer = decoded.success
-          attempt.answered(answer.usage, JSON.stringify(answer.parts), yield* Clock.currentTimeMillis)
+          const text = answer.usage === undefined ? JSON.stringify(answer.parts) : ""
+          attempt.answered(answer.usage, text, yield* Clock.currentTimeMillis)
           const { usage } = attempt.usage
           const answeredBy = answererOf(candidate.ref, answer.model)
           const summary = call.summary({
@@ -710,7 +725,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
 
   const plain = Effect.fn("LlmGateway.plain")(function* (call: PlainCall) {
     const until = yield* endOf(call.deadline)
-    return yield* ask(call.candidates, until, (candidate, retry) =>
+    return yield* ask(call.circuit, call.candidates, until, (candidate, retry) =>
       attempted(
         {
           operation: call.operation,

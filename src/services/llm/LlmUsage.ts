@@ -10,7 +10,7 @@ import type { JsonObject } from "./Codec.ts"
 /** A row that Postgres does not take is tried again so often, doubling the pause. */
 const RETRIES = 4
 const FIRST_PAUSE = Duration.millis(250)
-/** Rows written at one time: when many callers leave at once, theirs don't stand in the way of those who stay. */
+/** Rows written at one time: when many callers leave together, those who stay keep the rest of the pool. */
 const WRITERS = 3
 /** How long the end of the process waits for rows that are being written. */
 const LAST_ROWS = Duration.seconds(5)
@@ -42,8 +42,8 @@ export class LlmUsage extends Context.Service<
     Effect.gen(function* () {
       const pool = yield* TenantPool
       const random = yield* SecureRandom.SecureRandom
-      const fibers = yield* FiberSet.make<void>()
       const writers = yield* Semaphore.make(WRITERS)
+      const fibers = yield* FiberSet.make<void>()
       yield* Effect.addFinalizer(() => Effect.ignore(Effect.timeout(FiberSet.awaitEmpty(fibers), LAST_ROWS)))
 
       const insert = Effect.fnUntraced(function* (tenant: TenantRef, row: UsageRow) {
@@ -65,7 +65,10 @@ export class LlmUsage extends Context.Service<
               ${PgTypes.jsonb(row.metadata)}
             ) ON CONFLICT DO NOTHING`
           )
-          .pipe(Effect.retry({ times: RETRIES, schedule: Schedule.exponential(FIRST_PAUSE) }))
+          .pipe(
+            writers.withPermit,
+            Effect.retry({ times: RETRIES, schedule: Schedule.exponential(FIRST_PAUSE) })
+          )
       })
 
       return LlmUsage.of({
@@ -73,7 +76,7 @@ export class LlmUsage extends Context.Service<
           Effect.asVoid(
             FiberSet.run(
               fibers,
-              Effect.catchCause(writers.withPermit(insert(tenant, row)), (cause) => {
+              Effect.catchCause(insert(tenant, row), (cause) => {
                 const { metadata: _, ...told } = row
                 return Effect.andThen(
                   Metric.update(unwritten, 1),

@@ -2,7 +2,7 @@ import Anthropic, {
   APIConnectionTimeoutError as AnthropicTimeout,
   APIError as AnthropicError
 } from "@anthropic-ai/sdk"
-import { Clock, Context, Duration, Effect, Layer, Option, RcMap, Redacted } from "effect"
+import { Clock, Context, Duration, Effect, Equal, Hash, Layer, Option, RcMap, Redacted } from "effect"
 import type { Scope } from "effect"
 import { Sse } from "effect/encoding"
 import { hash } from "node:crypto"
@@ -48,6 +48,8 @@ export interface ProviderClient {
   readonly keyDigest: string
   /** Whether the key is a tenant's own. */
   readonly own: boolean
+  /** A text of the provider's without the key. */
+  readonly scrub: (text: string) => string
   readonly json: (
     request: ProviderRequest
   ) => Effect.Effect<ProviderHead & { readonly json: JsonObject }, ProviderFault, Scope.Scope>
@@ -248,6 +250,7 @@ const makeClient = (
     provider,
     keyDigest: options.keyDigest,
     own: options.own,
+    scrub: scrubber(Redacted.value(key)),
     json: (request) =>
       Effect.flatMap(send(request), (response) =>
         Effect.map(readJson(response), (json) => ({ ...headOf(response), json }))
@@ -261,6 +264,27 @@ const makeClient = (
 
 const digestOf = (provider: Provider, key: Redacted.Redacted<string>): string =>
   hash("sha256", `${provider}:${Redacted.value(key)}`, "base64url")
+
+/** A tenant's own key, found by its digest: equal where that is, and a map's hash tells nothing of it. */
+class OwnKey implements Equal.Equal {
+  readonly digest: string
+  readonly provider: Provider
+  readonly key: Redacted.Redacted<string>
+
+  constructor(provider: Provider, key: Redacted.Redacted<string>) {
+    this.digest = digestOf(provider, key)
+    this.provider = provider
+    this.key = key
+  }
+
+  [Equal.symbol](that: Equal.Equal): boolean {
+    return that instanceof OwnKey && that.digest === this.digest
+  }
+
+  [Hash.symbol](): number {
+    return Hash.string(this.digest)
+  }
+}
 
 /** The vendors' SDKs: one client for each vendor and key. */
 export class Providers extends Context.Service<
@@ -297,32 +321,21 @@ export class Providers extends Context.Service<
           openai: platformClient("openai")
         }
 
-        // Found by a digest, so that no key is one of a map's; the key of a client that is being made stands here.
-        const keys = new Map<string, readonly [Provider, Redacted.Redacted<string>]>()
         const clients = yield* RcMap.make({
-          lookup: (digest: string) =>
-            Effect.suspend(() => {
-              const found = keys.get(digest)
-              if (found === undefined) return Effect.die(new Error("A client of a key that nobody gave"))
-              const [provider, key] = found
-              keys.delete(digest)
-              const { baseUrl } = access[provider]
-              return Effect.succeed(makeClient(provider, key, { baseUrl, own: true, keyDigest: digest }))
-            }),
+          lookup: ({ digest, key, provider }: OwnKey) =>
+            Effect.succeed(
+              makeClient(provider, key, {
+                baseUrl: access[provider].baseUrl,
+                own: true,
+                keyDigest: digest
+              })
+            ),
           idleTimeToLive: IDLE
         })
 
         return Providers.of({
           platform: (provider) => platform[provider],
-          own: (provider, key) =>
-            Effect.suspend(() => {
-              const digest = digestOf(provider, key)
-              keys.set(digest, [provider, key])
-              return Effect.ensuring(
-                RcMap.get(clients, digest),
-                Effect.sync(() => keys.delete(digest))
-              )
-            })
+          own: (provider, key) => RcMap.get(clients, new OwnKey(provider, key))
         })
       })
     )

@@ -8,7 +8,9 @@ import {
   callOf,
   completed,
   gatewayAt,
+  listen,
   platformKey,
+  providersAt,
   streamed,
   words
 } from "../../support/LlmCalls.ts"
@@ -56,6 +58,48 @@ describe("the gateway", () => {
     })
   )
 
+  it.live(
+    "falls back from an error inside of a stream before its first token, and from no connection at all",
+    () =>
+      Effect.gen(function* () {
+        const fake = yield* startFakeProvider
+        const headers = { "content-type": "text/event-stream" }
+        const overloaded = `data: {"error":{"message":"Overloaded","type":"overloaded_error","code":null}}\n\n`
+        const vendor = yield* startScriptedProvider([{ status: 200, headers, body: overloaded }])
+        // Nobody listens at the discard port.
+        for (const [url, times] of [
+          [vendor.url, 3],
+          ["http://127.0.0.1:9", 0]
+        ] as const) {
+          const { call, records } = yield* Effect.provide(callOf(["openai/gpt-5.4"]), providersAt(url))
+          const other = yield* Effect.provide(callOf(["anthropic/mock"]), providersAt(fake.url))
+          const candidates = [call.candidates[0], ...other.call.candidates] as const
+          const told = yield* LlmGateway.use((gateway) => gateway.stream({ ...call, candidates })).pipe(
+            Effect.flatMap(({ events }) => listen("openai-chat", events)),
+            Effect.scoped,
+            Effect.provide(gatewayAt(fake.url))
+          )
+          assert.strictEqual(told.text, words(50))
+          assert.deepStrictEqual(
+            records.map(({ status }) => status),
+            ["failed", "failed", "failed", "ok"]
+          )
+          if (times > 0) assert.strictEqual(vendor.asked(), times)
+        }
+      })
+  )
+
+  it.live("tells a key that stands in a stream's error to nobody", () =>
+    Effect.gen(function* () {
+      const headers = { "content-type": "text/event-stream" }
+      const body = `data: {"error":{"message":"No: ${platformKey}","type":"invalid_request_error","code":"${platformKey}"}}\n\n`
+      const vendor = yield* startScriptedProvider([{ status: 200, headers, body }])
+      const refused = yield* Effect.flip(Effect.provide(streamed(["openai/gpt-5.4"]), gatewayAt(vendor.url)))
+      assert.strictEqual(refused._tag, "ProviderRefused")
+      assert.notInclude(JSON.stringify(refused), platformKey)
+    })
+  )
+
   it.live("waits as long as a provider asks", () =>
     Effect.gen(function* () {
       const fake = yield* startFakeProvider
@@ -90,16 +134,22 @@ describe("the gateway", () => {
     })
   )
 
-  it.live("leaves a provider alone that keeps failing, and comes back", () =>
+  it.live("leaves a provider alone that keeps failing a tenant, and nobody else does", () =>
     Effect.gen(function* () {
       const fake = yield* startFakeProvider
       yield* Effect.gen(function* () {
-        for (let call = 0; call < 15; call++) yield* completed(["openai/fault-503", "anthropic/mock-n1"])
+        const circuit = "acme"
+        const models = ["openai/fault-503", "anthropic/mock-n1"]
+        for (let call = 0; call < 15; call++) yield* completed(models, { circuit })
         const asked = (yield* fake.attempts).filter(({ model }) => model === "fault-503")
         assert.lengthOf(asked, 10)
         // Another model of that vendor has a circuit of its own.
-        const { result } = yield* completed(["openai/mock-n1"])
+        const { result } = yield* completed(["openai/mock-n1"], { circuit })
         assert.isTrue(Result.isSuccess(result))
+        // And so has another tenant: nobody closes a provider to others.
+        yield* fake.reset
+        yield* completed(models, { circuit: "globex" })
+        assert.lengthOf(yield* fake.attempts, 2)
       }).pipe(Effect.provide(gatewayAt(fake.url, { maxRetries: 0 })))
     })
   )

@@ -77,6 +77,66 @@ layer(Gateway, onRealClock)("a stream", (it) => {
       })
     )
   }
+  it.effect("that dies is resumed in each dialect, from each vendor to the other", () =>
+    Effect.gen(function* () {
+      for (const dialect of ["openai-chat", "openai-responses", "anthropic-messages"] as const) {
+        for (const [first, second] of [
+          ["openai", "anthropic"],
+          ["anthropic", "openai"],
+          ["anthropic", "anthropic"],
+          ["openai", "openai"]
+        ]) {
+          for (const fault of ["cut", "inband"]) {
+            const told = yield* streamed([`${first}/fault-${fault}`, `${second}/mock`], {
+              dialect,
+              resume: true
+            })
+            const what = `${dialect}: ${first}, ${second}, ${fault}`
+            assert.strictEqual(told.text, answer, what)
+            assert.isTrue(told.ended, what)
+            assert.isUndefined(told.error, what)
+          }
+        }
+      }
+    })
+  )
+  it.effect("that has no other provider goes back to the same one", () =>
+    Effect.gen(function* () {
+      const told = yield* streamed(["openai/fault-cut"], { resume: true })
+      // Cut at the same place, it has nothing more to give: asked in vain as often as any, and then told.
+      assert.deepStrictEqual(
+        told.records.map(({ resumed }) => resumed),
+        [false, true, true, true]
+      )
+      assert.isFalse(told.ended)
+      assert.isDefined(told.error)
+      assert.isTrue(answer.startsWith(told.text))
+    })
+  )
+  it.effect("that began to call a tool is not resumed: no provider can go on in the middle of one", () =>
+    Effect.gen(function* () {
+      const body = bodyFor("openai-chat", {
+        tools: [
+          {
+            type: "function",
+            function: {
+              name: "look",
+              parameters: {
+                type: "object",
+                properties: { where: { type: "string" }, when: { type: "string" }, how: { type: "string" } },
+                required: ["where", "when", "how"]
+              }
+            }
+          }
+        ],
+        tool_choice: "required"
+      })
+      const told = yield* streamed(["openai/fault-cut", "openai/mock"], { body, resume: true })
+      assert.isFalse(told.ended)
+      assert.isDefined(told.error)
+      assert.lengthOf(told.records, 1)
+    })
+  )
   it.effect("completes", () =>
     Effect.gen(function* () {
       const { records, result } = yield* completed(["openai/mock"])
