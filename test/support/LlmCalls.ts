@@ -11,7 +11,7 @@ import { asksForUsage, LlmGateway } from "../../src/services/llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, GatewayTimeouts } from "../../src/services/llm/LlmGateway.ts"
 import { Providers } from "../../src/services/llm/Providers.ts"
 
-export const platformKey = "sk-of-the-platform-0123456789"
+export const platformKey = "key-of-the-platform-0123456789"
 
 /** Short, so that a silent provider does not hold up the suite. */
 export const timeouts: GatewayTimeouts = {
