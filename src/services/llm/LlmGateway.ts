@@ -451,7 +451,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         const reader = codecOf[dialect].reader()
         const frames: Array<Frame> = []
         for (;;) {
-          const batch = yield* head.read
+          // The attempt's own limit ends it first.
+          const batch = yield* head.read(MOST_TIME)
           if (batch === undefined) return yield* faultOf("Cut", "The stream ended before its first token")
           const read = readFrames(reader, batch, candidate.client)
           attempt.saw(
@@ -625,11 +626,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
 
     const read = Effect.suspend(() => {
       const { attempt, candidate, head, reader } = current
-      return head.read.pipe(
-        Effect.timeoutOrElse({
-          duration: timeouts.chunk,
-          orElse: () => Effect.fail(faultOf("Stalled", "Nothing more came in time"))
-        }),
+      return head.read(timeouts.chunk).pipe(
         Effect.flatMap((batch) =>
           batch === undefined ? Effect.fail(faultOf("Cut", "The stream ended early")) : Effect.succeed(batch)
         ),

@@ -37,8 +37,10 @@ export interface ProviderHead {
 }
 
 export interface ProviderStream extends ProviderHead {
-  /** The next events; `undefined` at the end of the connection. */
-  readonly read: Effect.Effect<ReadonlyArray<WireEvent> | undefined, ProviderFault>
+  /** The next events; `undefined` at the end of the connection. Fails with `Stalled` when none come in time. */
+  readonly read: (
+    within: Duration.Duration
+  ) => Effect.Effect<ReadonlyArray<WireEvent> | undefined, ProviderFault>
 }
 
 /** A vendor's SDK with one key. The end of a call's scope closes its connection, in whatever phase it is. */
@@ -165,22 +167,43 @@ const headOf = (response: Response): ProviderHead => ({
   requestId: requestIdOf(response.headers)
 })
 
+const stalled = () => faultOf("Stalled", "Nothing more came in time")
+
+type NextChunk = (withinMillis: number) => Effect.Effect<Uint8Array | undefined, ProviderFault>
+
 /** The body's chunks. Closed with the scope: what is not read closes the connection. */
 const bodyOf = Effect.fnUntraced(function* (response: Response) {
   const { body } = response
-  if (body === null) return Effect.succeed<Uint8Array | undefined>(undefined)
+  if (body === null) {
+    const none: NextChunk = () => Effect.succeed<Uint8Array | undefined>(undefined)
+    return none
+  }
   const reader = yield* Effect.acquireRelease(
     Effect.sync(() => body.getReader()),
     (reader) => Effect.sync(() => void reader.cancel().catch(() => undefined))
   )
-  return Effect.tryPromise({
-    try: (): Promise<Uint8Array | undefined> => reader.read().then(({ value }) => value),
-    catch: cut
-  })
+  const next: NextChunk = (withinMillis) =>
+    Effect.callback((resume) => {
+      // A timer and not `Effect.timeout`, whose two fibers for each chunk are most of a stream's cost.
+      // @effect-diagnostics-next-line globalTimers:off
+      const timer = setTimeout(() => resume(Effect.fail(stalled())), Math.max(0, withinMillis))
+      reader.read().then(
+        ({ value }) => {
+          clearTimeout(timer)
+          resume(Effect.succeed(value))
+        },
+        () => {
+          clearTimeout(timer)
+          resume(Effect.fail(cut()))
+        }
+      )
+      return Effect.sync(() => clearTimeout(timer))
+    })
+  return next
 })
 
 const readEvents = Effect.fnUntraced(function* (response: Response) {
-  const chunks = yield* bodyOf(response)
+  const next = yield* bodyOf(response)
   const decoder = new TextDecoder()
   let events: Array<WireEvent> = []
   const parser = Sse.makeParser(
@@ -191,26 +214,30 @@ const readEvents = Effect.fnUntraced(function* (response: Response) {
     },
     { maxEventSize: MOST_BYTES }
   )
-  const read: ProviderStream["read"] = Effect.flatMap(chunks, (chunk) => {
-    if (chunk === undefined) return Effect.succeed(undefined)
-    if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
-      return Effect.fail(faultOf("Malformed", "An event that is too large"))
-    }
-    if (events.length === 0) return read
-    const batch = events
-    events = []
-    return Effect.succeed(batch)
-  })
+  // Comments keep a connection alive, and no answer.
+  const readUntil = (end: number): ReturnType<ProviderStream["read"]> =>
+    Effect.flatMap(next(end - performance.now()), (chunk) => {
+      if (chunk === undefined) return Effect.succeed(undefined)
+      if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
+        return Effect.fail(faultOf("Malformed", "An event that is too large"))
+      }
+      if (events.length === 0) return readUntil(end)
+      const batch = events
+      events = []
+      return Effect.succeed(batch)
+    })
+  const read: ProviderStream["read"] = (within) =>
+    Effect.suspend(() => readUntil(performance.now() + Duration.toMillis(within)))
   return read
 })
 
-const readJson = Effect.fnUntraced(function* (response: Response) {
-  const chunks = yield* bodyOf(response)
+const readJson = Effect.fnUntraced(function* (response: Response, within: Duration.Duration) {
+  const next = yield* bodyOf(response)
   const decoder = new TextDecoder()
   let text = ""
   let bytes = 0
   for (;;) {
-    const chunk = yield* chunks
+    const chunk = yield* next(Duration.toMillis(within))
     if (chunk === undefined) break
     bytes += chunk.length
     if (bytes > MOST_BYTES) return yield* faultOf("Malformed", "An answer that is too large")
@@ -253,7 +280,10 @@ const makeClient = (
     scrub: scrubber(Redacted.value(key)),
     json: (request) =>
       Effect.flatMap(send(request), (response) =>
-        Effect.map(readJson(response), (json) => ({ ...headOf(response), json }))
+        Effect.map(readJson(response, Duration.times(request.timeout, 2)), (json) => ({
+          ...headOf(response),
+          json
+        }))
       ),
     stream: (request) =>
       Effect.flatMap(send(request), (response) =>
