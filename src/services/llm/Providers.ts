@@ -185,7 +185,6 @@ const bodyOf = Effect.fnUntraced(function* (response: Response) {
   const next: NextChunk = (withinMillis) =>
     Effect.callback((resume) => {
       // A timer and not `Effect.timeout`, whose two fibers for each chunk are most of a stream's cost.
-      // @effect-diagnostics-next-line globalTimers:off
       const timer = setTimeout(() => resume(Effect.fail(stalled())), Math.max(0, withinMillis))
       reader.read().then(
         ({ value }) => {
