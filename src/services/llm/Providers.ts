@@ -1,23 +1,19 @@
-import Anthropic, {
-  APIConnectionTimeoutError as AnthropicTimeout,
-  APIError as AnthropicError
-} from "@anthropic-ai/sdk"
+import Anthropic from "@anthropic-ai/sdk"
 import { Clock, Context, Duration, Effect, Equal, Hash, Layer, Option, RcMap, Redacted } from "effect"
 import type { Scope } from "effect"
 import { Sse } from "effect/encoding"
 import { hash } from "node:crypto"
-import OpenAI, { APIConnectionTimeoutError as OpenAiTimeout, APIError as OpenAiError } from "openai"
+import OpenAI from "openai"
 import type { Provider } from "../../domain/Llm.ts"
 import type { JsonObject, WireEvent } from "./Codec.ts"
 import { faultOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
 import { isObject, objectOf, parsed, textOf } from "./Json.ts"
+import { post } from "./ProviderHttp.ts"
+import type { ProviderResponse } from "./ProviderHttp.ts"
 
 /** Clients of tenants' own keys: as many as there are, and gone when unused for so long. */
 const IDLE = Duration.minutes(10)
-
-/** The SDK's own limit stands behind ours, for a call whose fiber is gone. */
-const GRACE_MILLIS = 1000
 
 /** An answer of a vendor's is megabytes at most; a text beyond is no answer. */
 const MOST_BYTES = 64 * 1024 * 1024
@@ -76,66 +72,68 @@ const scrubber = (key: string) => (text: string) =>
   text.replaceAll(key, "[key]").replaceAll(/\b(?:sk|pk|rk)-[A-Za-z0-9_*.-]{4,}/g, "[key]")
 
 /** RFC 9110, 10.2.3, and the vendors' own header in milliseconds, which goes first. */
-const retryAfterOf = (headers: Headers, nowMillis: number): number | undefined => {
-  const millis = headers.get("retry-after-ms")
-  if (millis !== null && Number.isFinite(Number(millis))) return Math.max(0, Number(millis))
-  const after = headers.get("retry-after")
-  if (after === null || after.trim() === "") return undefined
+const retryAfterOf = (headers: Readonly<Record<string, string>>, nowMillis: number): number | undefined => {
+  const millis = headers["retry-after-ms"]
+  if (millis !== undefined && Number.isFinite(Number(millis))) return Math.max(0, Number(millis))
+  const after = headers["retry-after"]
+  if (after === undefined || after.trim() === "") return undefined
   const seconds = Number(after)
   if (Number.isFinite(seconds)) return Math.max(0, seconds * 1000)
   const date = Date.parse(after)
   return Number.isNaN(date) ? undefined : Math.max(0, date - nowMillis)
 }
 
-const jsonOf = (value: unknown): JsonObject => objectOf(parsed(JSON.stringify(value) ?? "null"))
-
-/** The envelope's inside: OpenAI's SDK gives `error` of the body, Anthropic's the body. */
+/** The envelope's inside. */
 const detailsOf = (body: JsonObject): JsonObject => (isObject(body["error"]) ? body["error"] : body)
 
-const requestIdOf = (headers: Headers): string | null =>
-  headers.get("request-id") ?? headers.get("x-request-id")
+const requestIdOf = (headers: Readonly<Record<string, string>>): string | null =>
+  headers["request-id"] ?? headers["x-request-id"] ?? null
 
-/** What an SDK throws, made small at once: nothing of the object itself is kept. */
-const toFault = (key: string, nowMillis: number) => {
-  const scrub = scrubber(key)
+/** An answer that tells of an error, in the vendor's own words but for the key. */
+const toFault = (
+  scrub: (text: string) => string,
+  { headers, status }: ProviderResponse,
+  body: JsonObject,
+  nowMillis: number
+): ProviderFault => {
   const clean = (text: string | undefined) => (text === undefined ? null : scrub(text))
-  return (thrown: unknown): ProviderFault => {
-    if (thrown instanceof AnthropicTimeout || thrown instanceof OpenAiTimeout) {
-      return faultOf("Silent", "Nothing came in time")
-    }
-    if (thrown instanceof AnthropicError || thrown instanceof OpenAiError) {
-      const { headers, status } = thrown
-      if (status === undefined || headers === undefined) return faultOf("Connection", "No connection")
-      const details = detailsOf(jsonOf(thrown.error))
-      return faultOf("Status", scrub(textOf(details["message"]) ?? "The provider gave no reason"), {
-        status,
-        type: clean(textOf(details["type"])),
-        code: clean(textOf(details["code"]) ?? textOf(objectOf(details["details"])["error_code"])),
-        param: clean(textOf(details["param"])),
-        retryAfterMillis: retryAfterOf(headers, nowMillis),
-        final: headers.get("x-should-retry") === "false",
-        requestId: requestIdOf(headers)
-      })
-    }
-    return faultOf("Connection", "No connection")
-  }
+  const details = detailsOf(body)
+  return faultOf("Status", scrub(textOf(details["message"]) ?? "The provider gave no reason"), {
+    status,
+    type: clean(textOf(details["type"])),
+    code: clean(textOf(details["code"]) ?? textOf(objectOf(details["details"])["error_code"])),
+    param: clean(textOf(details["param"])),
+    retryAfterMillis: retryAfterOf(headers, nowMillis),
+    final: headers["x-should-retry"] === "false",
+    requestId: requestIdOf(headers)
+  })
 }
 
-type Post = (
-  path: string,
-  options: {
-    readonly body: JsonObject
-    readonly headers: Readonly<Record<string, string>>
-    readonly signal: AbortSignal
-    readonly timeout: number
-    readonly maxRetries: 0
-  }
-) => Promise<Response>
+/** Where a path of the vendor's is, and the headers of every request to it. */
+interface Address {
+  readonly url: URL
+  readonly headers: Readonly<Record<string, string>>
+}
+
+type AddressOf = (path: string) => Promise<Address>
+
+interface BuiltRequest {
+  readonly url: string
+  readonly req: { readonly headers: Headers }
+}
+
+const addressOf = ({ req, url }: BuiltRequest): Address => ({
+  url: new URL(url),
+  headers: Object.fromEntries(req.headers)
+})
 
 const quiet = { logLevel: "off", maxRetries: 0 } as const
 
-/** All that the SDKs would read from the environment is given, so that nobody's variables send our key elsewhere. */
-const posts: Readonly<Record<Provider, (key: string, baseUrl: string | undefined) => Post>> = {
+/**
+ * The vendors' SDKs say where and with which headers: version, credentials, and who is calling. All that they would read
+ * from the environment is given, so that nobody's variables send our key elsewhere.
+ */
+const addresses: Readonly<Record<Provider, (key: string, baseUrl: string | undefined) => AddressOf>> = {
   anthropic: (apiKey, baseURL) => {
     const client = new Anthropic({
       ...quiet,
@@ -143,7 +141,7 @@ const posts: Readonly<Record<Provider, (key: string, baseUrl: string | undefined
       webhookKey: null,
       baseURL: baseURL ?? "https://api.anthropic.com"
     })
-    return (path, options) => client.post(path, { ...options, body: { ...options.body } }).asResponse()
+    return (path) => client.buildRequest({ method: "post", path, body: {} }).then(addressOf)
   },
   openai: (apiKey, baseURL) => {
     const client = new OpenAI({
@@ -155,54 +153,17 @@ const posts: Readonly<Record<Provider, (key: string, baseUrl: string | undefined
       webhookSecret: null,
       baseURL: baseURL ?? "https://api.openai.com/v1"
     })
-    return (path, options) => client.post(path, { ...options, body: { ...options.body } }).asResponse()
+    return (path) => client.buildRequest({ method: "post", path, body: {} }).then(addressOf)
   }
 }
 
-const cut = () => faultOf("Cut", "The connection ended in the middle of an answer")
-
-const headOf = (response: Response): ProviderHead => ({
-  status: response.status,
-  headers: Object.fromEntries(response.headers),
-  requestId: requestIdOf(response.headers)
+const headOf = ({ headers, status }: ProviderResponse): ProviderHead => ({
+  status,
+  headers,
+  requestId: requestIdOf(headers)
 })
 
-const stalled = () => faultOf("Stalled", "Nothing more came in time")
-
-type NextChunk = (withinMillis: number) => Effect.Effect<Uint8Array | undefined, ProviderFault>
-
-/** The body's chunks. Closed with the scope: what is not read closes the connection. */
-const bodyOf = Effect.fnUntraced(function* (response: Response) {
-  const { body } = response
-  if (body === null) {
-    const none: NextChunk = () => Effect.succeed<Uint8Array | undefined>(undefined)
-    return none
-  }
-  const reader = yield* Effect.acquireRelease(
-    Effect.sync(() => body.getReader()),
-    (reader) => Effect.sync(() => void reader.cancel().catch(() => undefined))
-  )
-  const next: NextChunk = (withinMillis) =>
-    Effect.callback((resume) => {
-      // A timer and not `Effect.timeout`, whose two fibers for each chunk are most of a stream's cost.
-      const timer = setTimeout(() => resume(Effect.fail(stalled())), Math.max(0, withinMillis))
-      reader.read().then(
-        ({ value }) => {
-          clearTimeout(timer)
-          resume(Effect.succeed(value))
-        },
-        () => {
-          clearTimeout(timer)
-          resume(Effect.fail(cut()))
-        }
-      )
-      return Effect.sync(() => clearTimeout(timer))
-    })
-  return next
-})
-
-const readEvents = Effect.fnUntraced(function* (response: Response) {
-  const next = yield* bodyOf(response)
+const readEvents = ({ read }: ProviderResponse): ProviderStream["read"] => {
   const decoder = new TextDecoder()
   let events: Array<WireEvent> = []
   const parser = Sse.makeParser(
@@ -215,35 +176,32 @@ const readEvents = Effect.fnUntraced(function* (response: Response) {
   )
   // Comments keep a connection alive, and no answer.
   const readUntil = (end: number): ReturnType<ProviderStream["read"]> =>
-    Effect.flatMap(next(end - performance.now()), (chunk) => {
-      if (chunk === undefined) return Effect.succeed(undefined)
-      if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
-        return Effect.fail(faultOf("Malformed", "An event that is too large"))
+    Effect.flatMap(read(end - performance.now()), (chunks) => {
+      if (chunks.length === 0) return Effect.succeed(undefined)
+      for (const chunk of chunks) {
+        if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
+          return Effect.fail(faultOf("Malformed", "An event that is too large"))
+        }
       }
       if (events.length === 0) return readUntil(end)
       const batch = events
       events = []
       return Effect.succeed(batch)
     })
-  const read: ProviderStream["read"] = (within) =>
-    Effect.suspend(() => readUntil(performance.now() + Duration.toMillis(within)))
-  return read
-})
+  return (within) => Effect.suspend(() => readUntil(performance.now() + Duration.toMillis(within)))
+}
 
-const readJson = Effect.fnUntraced(function* (response: Response, within: Duration.Duration) {
-  const next = yield* bodyOf(response)
-  const decoder = new TextDecoder()
-  let text = ""
+const readJson = Effect.fnUntraced(function* ({ read }: ProviderResponse, within: Duration.Duration) {
+  const pieces: Array<Buffer> = []
   let bytes = 0
   for (;;) {
-    const chunk = yield* next(Duration.toMillis(within))
-    if (chunk === undefined) break
-    bytes += chunk.length
+    const chunks = yield* read(Duration.toMillis(within))
+    if (chunks.length === 0) break
+    for (const chunk of chunks) bytes += chunk.length
     if (bytes > MOST_BYTES) return yield* faultOf("Malformed", "An answer that is too large")
-    text += decoder.decode(chunk, { stream: true })
+    pieces.push(...chunks)
   }
-  const json = parsed(text)
-  return isObject(json) ? json : yield* faultOf("Malformed", "An answer that is no JSON object")
+  return parsed(Buffer.concat(pieces, bytes).toString())
 })
 
 const makeClient = (
@@ -251,43 +209,44 @@ const makeClient = (
   key: Redacted.Redacted<string>,
   options: { readonly baseUrl: string | undefined; readonly own: boolean; readonly keyDigest: string }
 ): ProviderClient => {
-  const post = posts[provider](Redacted.value(key), options.baseUrl)
+  const addressAt = addresses[provider](Redacted.value(key), options.baseUrl)
+  const scrub = scrubber(Redacted.value(key))
+  const known = new Map<string, Address>()
+
+  const addressFor = (path: string) =>
+    Effect.suspend(() => {
+      const found = known.get(path)
+      if (found !== undefined) return Effect.succeed(found)
+      return Effect.tap(
+        Effect.tryPromise({
+          try: () => addressAt(path),
+          catch: () => faultOf("Connection", "The vendor's client could not make a request")
+        }),
+        (address) => Effect.sync(() => known.set(path, address))
+      )
+    })
 
   const send = Effect.fnUntraced(function* ({ body, headers, path, timeout }: ProviderRequest) {
-    const clock = yield* Clock.Clock
-    const controller = yield* Effect.acquireRelease(
-      Effect.sync(() => new AbortController()),
-      (controller) => Effect.sync(() => controller.abort())
-    )
-    return yield* Effect.tryPromise({
-      try: () =>
-        post(path, {
-          body,
-          headers,
-          signal: controller.signal,
-          timeout: Duration.toMillis(timeout) + GRACE_MILLIS,
-          maxRetries: 0
-        }),
-      catch: (thrown) => toFault(Redacted.value(key), clock.currentTimeMillisUnsafe())(thrown)
-    })
+    const address = yield* addressFor(path)
+    const response = yield* post(address.url, { ...address.headers, ...headers }, JSON.stringify(body))
+    if (response.status >= 200 && response.status < 300) return response
+    const told = yield* Effect.orElseSucceed(readJson(response, timeout), () => undefined)
+    return yield* toFault(scrub, response, objectOf(told), yield* Clock.currentTimeMillis)
   })
 
   return {
     provider,
     keyDigest: options.keyDigest,
     own: options.own,
-    scrub: scrubber(Redacted.value(key)),
-    json: (request) =>
-      Effect.flatMap(send(request), (response) =>
-        Effect.map(readJson(response, Duration.times(request.timeout, 2)), (json) => ({
-          ...headOf(response),
-          json
-        }))
-      ),
+    scrub,
+    json: Effect.fnUntraced(function* (request) {
+      const response = yield* send(request)
+      const json = yield* readJson(response, request.timeout)
+      if (!isObject(json)) return yield* faultOf("Malformed", "An answer that is no JSON object")
+      return { ...headOf(response), json }
+    }),
     stream: (request) =>
-      Effect.flatMap(send(request), (response) =>
-        Effect.map(readEvents(response), (read) => ({ ...headOf(response), read }))
-      )
+      Effect.map(send(request), (response) => ({ ...headOf(response), read: readEvents(response) }))
   }
 }
 
