@@ -11,6 +11,7 @@ import { securityHeaders } from "../http/Face.ts"
 import { problemBody, problemHeaders } from "../http/ProblemResponse.ts"
 import { requestIdFrom } from "../http/RequestId.ts"
 import { Health } from "../services/Health.ts"
+import { OrderlyResponse } from "./Departures.ts"
 
 /** How long requests that run when the shutdown begins may go on. Cloud Run kills after 10 s, and others follow. */
 const REQUESTS_FINISH_WITHIN = Duration.seconds(6)
@@ -133,6 +134,7 @@ const makeServer = (options: ListenOptions, onDrain: () => void): DrainingServer
   const finishWithin = Duration.fromInputUnsafe(options.finishWithin ?? REQUESTS_FINISH_WITHIN)
   const server = new DrainingServer(
     {
+      ServerResponse: OrderlyResponse,
       headersTimeout: millis(options.headersWithin ?? HEADERS_WITHIN),
       requestTimeout: millis(options.requestWithin ?? REQUEST_WITHIN),
       keepAliveTimeout: millis(options.keepAlive ?? KEEP_ALIVE),

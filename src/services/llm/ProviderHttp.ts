@@ -115,6 +115,8 @@ const readerOf = (response: IncomingMessage): ProviderResponse["read"] => {
  */
 const leave = (request: ClientRequest): void => {
   if (request.destroyed) return
+  // A timer and no fiber: the call is over, and nobody is left to wait.
+  // @effect-diagnostics-next-line globalTimers:off
   const late = setTimeout(() => request.destroy(), LAST_BYTES_MILLIS)
   request.once("close", () => clearTimeout(late))
 }
