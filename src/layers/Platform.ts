@@ -131,7 +131,7 @@ const LlmLayer = Layer.unwrap(
         maxRetries: settings.llmMaxRetries
       }),
       LlmUsage.layer,
-      PromptGuard.layer,
+      PromptGuard.layer.pipe(Layer.provide(MasterKeyLayer)),
       ProvidersLayer
     ).pipe(Layer.provide(SecureRandom.layerWebCrypto))
   )

@@ -1,31 +1,23 @@
-import { Effect, Option, Redacted } from "effect"
-import type { SecureRandom } from "effect/crypto"
-import type { Conversation } from "./llm/Codec.ts"
+import { Redacted } from "effect"
+import { createHmac } from "node:crypto"
 
-/** As many as nobody guesses, and no text has by chance. */
-const TOKEN_BYTES = 16
+/** As many hex digits as nobody guesses, and no text has by chance. */
+const TOKEN_DIGITS = 32
 
-/** What stands in a system prompt for one call only: whoever reads it in the answer reads the system prompt. In hex. */
+/** What stands in a tenant's system prompts and nowhere else: whoever reads it in an answer reads the system prompt. In hex. */
 export type Canary = Redacted.Redacted<string>
 
-export const hexOf = (bytes: Uint8Array): string =>
-  Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")
+export const hexOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 
-/** A new one for each call. */
-export const newCanary = (random: SecureRandom.SecureRandom["Service"]): Effect.Effect<Canary> =>
-  Effect.map(random.randomBytes(TOKEN_BYTES), (bytes) => Redacted.make(hexOf(bytes), { label: "Canary" }))
+/** A tenant's own, always the same: one that changed with each call would keep the providers' caches from knowing the prompt again. */
+export const canaryOf = (key: Redacted.Redacted<Uint8Array>, tenantId: string): Canary =>
+  Redacted.make(
+    createHmac("sha256", Redacted.value(key)).update(tenantId).digest("hex").slice(0, TOKEN_DIGITS),
+    { label: "Canary" }
+  )
 
-/**
- * Adds the canary as a line of its own after the system prompt. The very same conversation where there is none to add, or
- * no system prompt to keep: a body that was not changed may go on as it came.
- */
-export const withCanary = (conversation: Conversation, canary: Option.Option<Canary>): Conversation =>
-  Option.isNone(canary) || conversation.system.length === 0
-    ? conversation
-    : {
-        ...conversation,
-        system: [...conversation.system, `Internal reference: ${Redacted.value(canary.value)}`]
-      }
+/** The line that a system prompt gets. */
+export const canaryLine = (canary: Canary): string => `Internal reference: ${Redacted.value(canary)}`
 
 /** Watches one answer as it comes in. */
 export interface LeakWatcher {

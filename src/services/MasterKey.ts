@@ -1,5 +1,6 @@
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
 import { Aead, SecureRandom } from "effect/crypto"
+import { createHmac } from "node:crypto"
 
 /** The first byte of what is sealed: how it was. */
 const FORMAT = 1
@@ -24,6 +25,8 @@ export class MasterKey extends Context.Service<
       sealed: Uint8Array,
       purpose: string
     ) => Effect.Effect<Redacted.Redacted<Uint8Array>, WrongMasterKey>
+    /** A key of its own for a purpose (HMAC-SHA256), the same on all instances: it tells nothing of this one. */
+    readonly derive: (purpose: string) => Redacted.Redacted<Uint8Array>
   }
 >()("agent-army/services/MasterKey") {
   static readonly layer = (bytes: Redacted.Redacted<Uint8Array>) =>
@@ -35,6 +38,8 @@ export class MasterKey extends Context.Service<
         const key = yield* Effect.orDie(Aead.key(Aead.aes256Gcm, Redacted.value(bytes)))
 
         return MasterKey.of({
+          derive: (purpose) =>
+            Redacted.make(createHmac("sha256", Redacted.value(bytes)).update(`derived:${purpose}`).digest()),
           seal: Effect.fn("MasterKey.seal")(function* (secret, purpose) {
             const nonce = yield* random.randomBytes(NONCE_BYTES)
             const sealed = yield* aead

@@ -6,9 +6,10 @@ import { PromptInjectionBlocked } from "../domain/Problems.ts"
 import { inspectPiece, merge, nothingFound, piecesOf, verdictOf } from "../domain/PromptInjection.ts"
 import type { GuardLevel } from "../domain/PromptInjection.ts"
 import type { TenantSettings } from "../domain/TenantSettings.ts"
-import { hexOf, newCanary } from "./Canary.ts"
+import { canaryOf, hexOf } from "./Canary.ts"
 import type { Canary } from "./Canary.ts"
 import type { Conversation, Part, Turn } from "./llm/Codec.ts"
+import { MasterKey } from "./MasterKey.ts"
 
 /**
  * Characters looked at in one call, the newest turns first: of a text that goes beyond, its beginning and its end. Each is
@@ -20,6 +21,10 @@ const MARK_BYTES = 16
 
 const checks = Metric.counter("guard_checks_total", {
   description: "Inputs that the prompt guard looked at, by policy, verdict and likeliest category",
+  incremental: true
+})
+const leaks = Metric.counter("guard_leaks_total", {
+  description: "Answers that held their tenant's canary, and so the system prompt, by policy",
   incremental: true
 })
 const cut = Metric.counter("guard_cut_total", {
@@ -116,7 +121,7 @@ export const actOf = (policy: GuardPolicy, seen: GuardVerdict): Option.Option<Ac
       })
     : Option.none()
 
-/** What the audit log says of an answer that held its call's canary. */
+/** What the audit log says of an answer that held its tenant's canary. */
 export const leakActOf = (policy: GuardPolicy): Act => ({
   action: "guard.leak_detected",
   details: { policy, score: 1, categories: ["prompt_exfiltration"] }
@@ -143,14 +148,17 @@ export class PromptGuard extends Context.Service<
     ) => Effect.Effect<Checked, PromptInjectionBlocked>
     /** The same, with the refusal as a value, and what was seen: for who writes it down before going on. */
     readonly examine: (conversation: Conversation, options: GuardOptions) => Effect.Effect<Examined>
-    /** For `withCanary` and `leakWatcher`. It changes the provider's body, so the caller decides for each call. */
-    readonly makeCanary: Effect.Effect<Canary>
+    /** What a tenant's system prompts are marked with; nothing under the policies that change nothing. */
+    readonly canaryOf: (tenantId: string, policy: GuardPolicy) => Option.Option<Canary>
+    /** An answer held its tenant's canary. */
+    readonly countLeak: (policy: GuardPolicy) => Effect.Effect<void>
   }
 >()("agent-army/services/PromptGuard") {
   static readonly layer = Layer.effect(
     PromptGuard,
     Effect.gen(function* () {
       const random = yield* SecureRandom.SecureRandom
+      const canaryKey = (yield* MasterKey).derive("canary")
 
       const look = Effect.fnUntraced(function* (conversation: Conversation, level: GuardLevel) {
         const { isCut, taken } = within(untrusted(conversation), MOST_CHARACTERS)
@@ -196,7 +204,9 @@ export class PromptGuard extends Context.Service<
           if (refusal !== undefined) return yield* refusal
           return { verdict, conversation: checked }
         }),
-        makeCanary: newCanary(random)
+        countLeak: (policy) => Metric.update(Metric.withAttributes(leaks, { policy }), 1),
+        canaryOf: (tenantId, policy) =>
+          policy === "off" || policy === "shadow" ? Option.none() : Option.some(canaryOf(canaryKey, tenantId))
       })
     })
   )

@@ -11,11 +11,15 @@ import {
   resolveModel
 } from "../domain/ModelGroups.ts"
 import { costOf, priceOf } from "../domain/Prices.ts"
-import { Forbidden, InvalidRequest, ProviderNotConfigured } from "../domain/Problems.ts"
+import {
+  Forbidden,
+  InvalidRequest,
+  PromptInjectionBlocked,
+  ProviderNotConfigured
+} from "../domain/Problems.ts"
 import type {
   BudgetExceeded,
   DependencyUnavailable,
-  PromptInjectionBlocked,
   ProviderUnavailable,
   RateLimited
 } from "../domain/Problems.ts"
@@ -23,15 +27,18 @@ import { SecretName } from "../domain/Secret.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
 import type { AttemptRecord } from "./llm/Attempt.ts"
-import type { Answer, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
+import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
 import { codecOf } from "./llm/Codecs.ts"
-import { countOf, objectOf, textOf } from "./llm/Json.ts"
-import { asksForUsage, LlmGateway } from "./llm/LlmGateway.ts"
+import { countAt, numberAt, objectAt, stringAt } from "./llm/JsonAt.ts"
+import { refersToKept } from "./llm/KeptByProvider.ts"
+import { asksForUsage, dialectOf, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
 import { Providers } from "./llm/Providers.ts"
 import type { ProviderClient } from "./llm/Providers.ts"
-import { actOf, PromptGuard } from "./PromptGuard.ts"
+import { canaryLine, leakWatcher } from "./Canary.ts"
+import type { Canary } from "./Canary.ts"
+import { actOf, leakActOf, PromptGuard } from "./PromptGuard.ts"
 import { TenantContext } from "./TenantContext.ts"
 import { TenantDb } from "./TenantDb.ts"
 import { TenantSecrets } from "./TenantSecrets.ts"
@@ -163,12 +170,12 @@ const modelsFor = (
   { tenant: { settings } }: Parts,
   asked: string,
   dialect: Dialect,
-  provider: Provider | undefined
+  able: { readonly can: (ref: ModelRef) => boolean; readonly otherwise: InvalidRequest }
 ): Result.Result<ReadonlyArray<ModelRef>, Forbidden | InvalidRequest> => {
   const { group, models } = resolveModel(asked, dialect, settings["llm.groups"])
-  const able = models.filter((ref) => provider === undefined || ref.provider === provider)
-  if (able.length === 0) return Result.fail(invalid("model", "No model of it can do this"))
-  const allowed = able.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
+  const fit = models.filter(able.can)
+  if (fit.length === 0) return Result.fail(able.otherwise)
+  const allowed = fit.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
   if (allowed.length === 0) return Result.fail(new Forbidden({ detail: "The tenant may not use this model" }))
   const unpriced = allowed.find((ref) => priceOf(ref, settings["llm.prices"]) === undefined)
   if (!group && unpriced !== undefined && settings["llm.monthly_budget_usd"] !== undefined) {
@@ -176,6 +183,15 @@ const modelsFor = (
   }
   return Result.succeed(allowed)
 }
+
+/** Any model, unless the request has what only its own dialect can say: to leave that out unsaid would be another request. */
+const speakersOf = ({ untranslatable }: Conversation, dialect: Dialect) => ({
+  can: (ref: ModelRef) => untranslatable === undefined || dialectOf(ref, dialect) === dialect,
+  otherwise: new InvalidRequest({
+    detail: "No model of it understands the whole request",
+    errors: untranslatable ?? []
+  })
+})
 
 const ownKeys: Readonly<Record<Provider, SecretName>> = {
   anthropic: SecretName.make("anthropic_api_key"),
@@ -190,7 +206,11 @@ const clientOf = Effect.fnUntraced(function* ({ providers, secrets }: Parts, pro
     : providers.platform(provider)
 })
 
-const candidatesFor = Effect.fnUntraced(function* (parts: Parts, models: ReadonlyArray<ModelRef>) {
+const candidatesFor = Effect.fnUntraced(function* (
+  parts: Parts,
+  models: ReadonlyArray<ModelRef>,
+  may: (client: ProviderClient) => boolean
+) {
   const clients = new Map<Provider, Option.Option<ProviderClient>>()
   const candidates: Array<Candidate> = []
   for (const ref of models) {
@@ -198,8 +218,14 @@ const candidatesFor = Effect.fnUntraced(function* (parts: Parts, models: Readonl
     clients.set(ref.provider, client)
     if (Option.isSome(client)) candidates.push({ ref, client: client.value })
   }
-  return Arr.isArrayNonEmpty(candidates)
-    ? candidates
+  const allowed = candidates.filter(({ client }) => may(client))
+  if (candidates.length > 0 && allowed.length === 0) {
+    return yield* new InvalidRequest({
+      detail: "What a provider keeps by id can be named by tenants with a provider key of their own only"
+    })
+  }
+  return Arr.isArrayNonEmpty(allowed)
+    ? allowed
     : yield* new ProviderNotConfigured({ detail: "No provider of this model has a key" })
 })
 
@@ -210,22 +236,25 @@ const pseudonym = (tenantId: string, given: string): string =>
 /** Says who is asking without saying it. What the caller itself set stays apart from its others. */
 const identifyIn =
   ({ tenant: { tenantId } }: Parts): GatewayCall["identify"] =>
-  (body, dialect) => {
-    const known = (given: JsonObject[string] | undefined) => pseudonym(tenantId, textOf(given) ?? "")
+  (body, dialect, client) => {
+    const known = (...path: ReadonlyArray<string>) => pseudonym(tenantId, stringAt(body, ...path) ?? "")
     if (dialect === "anthropic-messages") {
-      const metadata = objectOf(body["metadata"])
-      return { ...body, metadata: { ...metadata, user_id: known(metadata["user_id"]) } }
+      return { ...body, metadata: { ...objectAt(body, "metadata"), user_id: known("metadata", "user_id") } }
     }
     return {
       ...body,
-      safety_identifier: known(body["safety_identifier"] ?? body["user"]),
-      prompt_cache_key: known(body["prompt_cache_key"]),
-      ...("user" in body ? { user: known(body["user"]) } : undefined)
+      // What OpenAI keeps under the platform's key, it keeps for all tenants alike.
+      ...(!client.own && (dialect === "openai-responses" || body["store"] === true)
+        ? { store: false }
+        : undefined),
+      safety_identifier: known("safety_identifier" in body ? "safety_identifier" : "user"),
+      prompt_cache_key: known("prompt_cache_key"),
+      ...("user" in body ? { user: known("user") } : undefined)
     }
   }
 
 const metadataOf = (body: JsonObject): JsonObject => {
-  const metadata = objectOf(body["metadata"])
+  const metadata = objectAt(body, "metadata")
   // Postgres has no NUL in text.
   const text = JSON.stringify(metadata)
   return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
@@ -246,14 +275,37 @@ const writeIn = (parts: Parts, body: JsonObject) => (record: AttemptRecord) => {
   )
 }
 
+/** What the verdict of an answer says that held its tenant's canary. */
+const LEAK = "leak_detected"
+const LEAK_TOLD = "The answer held the system prompt, which must not go out (leak_detected)"
+
+const withLeak = (verdict: GuardVerdict): GuardVerdict => ({
+  flagged: true,
+  score: 1,
+  categories: [...verdict.categories, LEAK]
+})
+
+/** The tenant's canary after the system prompt, in the conversation and in the caller's own body alike. */
+const markedWith = (
+  canary: Option.Option<Canary>,
+  { body, conversation, dialect }: Pick<GatewayCall, "body" | "conversation" | "dialect">
+): Pick<GatewayCall, "body" | "conversation"> => {
+  if (Option.isNone(canary)) return { body, conversation }
+  const line = canaryLine(canary.value)
+  return {
+    body: body === undefined ? undefined : codecOf[dialect].addSystem(body, line),
+    conversation: { ...conversation, system: [...conversation.system, line] }
+  }
+}
+
 /** From the caller's words to the gateway's: who is asked, with which keys, and whether it may be. */
 const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const { audit, db, guard, tenant } = parts
   const { body, dialect } = call
   const { settings } = tenant
   const asked = yield* Effect.fromResult(askedFor(body, dialect))
-  const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, undefined))
   const conversation = yield* Effect.fromResult(codecOf[dialect].decodeRequest(body))
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, speakersOf(conversation, dialect)))
 
   const policy = settings["guard.policy"] ?? tenantSettingDefaults["guard.policy"]
   const level = settings["guard.level"] ?? tenantSettingDefaults["guard.level"]
@@ -262,13 +314,43 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   if (Option.isSome(act)) yield* Effect.provideService(audit.record(act.value), TenantDb, db)
   if (examined.refusal !== undefined) return yield* examined.refusal
 
-  const candidates = yield* candidatesFor(parts, models)
+  const canary = guard
+    .canaryOf(tenant.tenantId, policy)
+    .pipe(Option.filter(() => conversation.system.length > 0))
+  const { untranslatable } = conversation
+  if (untranslatable !== undefined && examined.conversation !== conversation) {
+    return yield* new InvalidRequest({
+      detail: "The tenant's policy marks what tools return, which can't be done in this request",
+      errors: untranslatable
+    })
+  }
+  const keptByProvider = untranslatable !== undefined && refersToKept(body)
+  const candidates = yield* candidatesFor(parts, models, ({ own }) => own || !keptByProvider)
   const gatewayCall: GatewayCall = {
     asked,
     candidates,
     dialect,
-    conversation: examined.conversation,
-    body: examined.conversation === conversation ? body : undefined,
+    ...markedWith(canary, {
+      conversation: examined.conversation,
+      body: examined.conversation === conversation ? body : undefined,
+      dialect
+    }),
+    watch: Option.match(canary, {
+      onNone: () => undefined,
+      onSome: (canary) => ({
+        watcher: () => leakWatcher(canary),
+        onLeak: Effect.andThen(
+          guard.countLeak(policy),
+          Effect.ignore(Effect.provideService(audit.record(leakActOf(policy)), TenantDb, db), {
+            log: "Error"
+          })
+        ),
+        problem:
+          policy === "block"
+            ? { status: 422, code: "PromptInjectionBlocked", type: null, param: null, message: LEAK_TOLD }
+            : undefined
+      })
+    }),
     usageAsked: asksForUsage(dialect, body),
     headers: call.headers,
     deadline: call.deadline,
@@ -278,19 +360,21 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     identify: identifyIn(parts),
     write: writeIn(parts, body),
     costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
-    summary: (known) => ({
+    summary: ({ leaked, ...known }) => ({
       ...known,
       tenantId: tenant.tenantId,
       requestId: tenant.requestId,
-      guard: examined.verdict
+      guard: leaked ? withLeak(examined.verdict) : examined.verdict
     })
   }
-  return { gatewayCall, verdict: examined.verdict }
+  return { gatewayCall, verdict: examined.verdict, policy }
 })
 
 const complete = Effect.fn("TenantLlm.complete")(function* (parts: Parts, call: LlmCall) {
-  const { gatewayCall, verdict } = yield* prepare(parts, call)
-  return { ...(yield* parts.gateway.complete(gatewayCall)), guard: verdict }
+  const { gatewayCall, policy, verdict } = yield* prepare(parts, call)
+  const { leaked, ...answer } = yield* parts.gateway.complete(gatewayCall)
+  if (leaked && policy === "block") return yield* new PromptInjectionBlocked({ categories: [LEAK] })
+  return { ...answer, guard: leaked ? withLeak(verdict) : verdict }
 }, Effect.scoped)
 
 const stream = Effect.fn("TenantLlm.stream")(function* (parts: Parts, call: LlmCall) {
@@ -305,11 +389,16 @@ const plain = Effect.fnUntraced(function* (
   call: Pick<PlainCall, "operation" | "dialect" | "path" | "body" | "headers" | "identify" | "usageOf">
 ) {
   const asked = yield* Effect.fromResult(askedFor(call.body, call.dialect))
-  const models = yield* Effect.fromResult(modelsFor(parts, asked, call.dialect, provider))
+  const models = yield* Effect.fromResult(
+    modelsFor(parts, asked, call.dialect, {
+      can: (ref) => ref.provider === provider,
+      otherwise: invalid("model", "No model of it can do this")
+    })
+  )
   const answer = yield* parts.gateway.plain({
     ...call,
     asked,
-    candidates: yield* candidatesFor(parts, models),
+    candidates: yield* candidatesFor(parts, models, () => true),
     deadline: undefined,
     circuit: parts.tenant.tenantId,
     write: writeIn(parts, call.body),
@@ -326,17 +415,16 @@ const embed = Effect.fn("TenantLlm.embed")(function* (parts: Parts, body: JsonOb
     path: "/embeddings",
     body,
     headers: {},
-    identify: (body) => ({ ...body, user: pseudonym(tenantId, textOf(body["user"]) ?? "") }),
+    identify: (body) => ({ ...body, user: pseudonym(tenantId, stringAt(body, "user") ?? "") }),
     usageOf: (answer) => {
-      const usage = objectOf(answer["usage"])
       const tokens: TokenUsage = {
-        input: countOf(usage["prompt_tokens"]),
+        input: countAt(answer, "usage", "prompt_tokens"),
         cachedRead: 0,
         cachedWrite: 0,
         output: 0,
         reasoning: 0
       }
-      return "prompt_tokens" in usage ? tokens : undefined
+      return numberAt(answer, "usage", "prompt_tokens") === undefined ? undefined : tokens
     }
   })
 })

@@ -6,7 +6,7 @@ import { SecretName } from "../../src/domain/Secret.ts"
 import { schemaNameOf } from "../../src/domain/Tenant.ts"
 import type { TenantSettings } from "../../src/domain/TenantSettings.ts"
 import type { JsonObject } from "../../src/services/llm/Codec.ts"
-import { objectOf, textOf } from "../../src/services/llm/Json.ts"
+import { stringAt } from "../../src/services/llm/JsonAt.ts"
 import { Providers } from "../../src/services/llm/Providers.ts"
 import { TenantContext } from "../../src/services/TenantContext.ts"
 import { TenantLlm } from "../../src/services/TenantLlm.ts"
@@ -115,9 +115,10 @@ layer(App, onRealClock)("A tenant's LLM calls", (it) => {
       }
       const seen = new Map<string, Set<string>>()
       for (const attempt of attempts) {
-        const body = objectOf(attempt.body)
         const name =
-          textOf(body["prompt_cache_key"]) ?? textOf(objectOf(body["metadata"])["user_id"]) ?? "none"
+          stringAt(attempt.body, "prompt_cache_key") ??
+          stringAt(attempt.body, "metadata", "user_id") ??
+          "none"
         seen.set(name, (seen.get(name) ?? new Set()).add(keyOf(attempt) ?? "none"))
       }
       assert.sameDeepMembers(

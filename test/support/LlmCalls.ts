@@ -6,9 +6,9 @@ import { costOf, priceOf } from "../../src/domain/Prices.ts"
 import type { AttemptRecord } from "../../src/services/llm/Attempt.ts"
 import type { JsonObject, WireEvent } from "../../src/services/llm/Codec.ts"
 import { codecOf } from "../../src/services/llm/Codecs.ts"
-import { isObject, listOf, objectOf, parsed, textOf } from "../../src/services/llm/Json.ts"
+import { isJsonObject, listAt, objectAt, parseObject, stringAt } from "../../src/services/llm/JsonAt.ts"
 import { asksForUsage, LlmGateway } from "../../src/services/llm/LlmGateway.ts"
-import type { Candidate, GatewayCall, GatewayTimeouts } from "../../src/services/llm/LlmGateway.ts"
+import type { Candidate, GatewayCall, GatewayTimeouts, LeakWatch } from "../../src/services/llm/LlmGateway.ts"
 import { Providers } from "../../src/services/llm/Providers.ts"
 
 export const platformKey = "key-of-the-platform-0123456789"
@@ -47,6 +47,7 @@ interface Given {
   readonly dialect?: Dialect
   readonly body?: JsonObject
   readonly resume?: boolean
+  readonly watch?: LeakWatch
   readonly deadline?: Duration.Duration
   /** Each call's own where it is not given, so that no test meets another's failures. */
   readonly circuit?: string
@@ -78,11 +79,12 @@ export const callOf = Effect.fnUntraced(function* (models: ReadonlyArray<string>
     deadline: given.deadline,
     circuit: given.circuit ?? randomUUID(),
     resume: given.resume ?? false,
+    watch: given.watch,
     requestId: "0190c9a0-1111-7aaa-8bbb-123456789abc",
     identify: (body) => body,
     write: (record) => Effect.sync(() => void records.push(record)),
     costOf: (ref, usage) => costOf(usage, price(ref)),
-    summary: (known) => ({
+    summary: ({ leaked: _, ...known }) => ({
       ...known,
       tenantId: "0190c9a0-2222-7aaa-8bbb-123456789abc",
       requestId: "0190c9a0-1111-7aaa-8bbb-123456789abc",
@@ -116,17 +118,17 @@ export const listen = (dialect: Dialect, stream: Stream.Stream<WireEvent>) =>
         ended = true
         continue
       }
-      const body = objectOf(parsed(data))
-      if (isObject(body["error"])) error = textOf(body["error"]["message"])
-      if (isObject(body["usage"])) usage = body["usage"]
+      const body = parseObject(data) ?? {}
+      if (isJsonObject(body["error"])) error = stringAt(body, "error", "message")
+      if (isJsonObject(body["usage"])) usage = body["usage"]
       if (body["type"] === "message_stop" || body["type"] === "response.completed") ended = true
       if (dialect === "openai-chat") {
-        const delta = objectOf(objectOf(listOf(body["choices"])[0])["delta"])
-        text += textOf(delta["content"]) ?? ""
+        const delta = objectAt(listAt(body, "choices")[0], "delta")
+        text += stringAt(delta, "content") ?? ""
       } else if (dialect === "anthropic-messages") {
-        text += textOf(objectOf(body["delta"])["text"]) ?? ""
+        text += stringAt(body, "delta", "text") ?? ""
       } else {
-        text += textOf(body["delta"]) ?? ""
+        text += stringAt(body, "delta") ?? ""
       }
     }
     return { text, error, ended, usage, events }

@@ -1,6 +1,7 @@
-import { Result, Schema } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import type { TokenUsage } from "../../domain/Llm.ts"
-import type { InvalidRequest } from "../../domain/Problems.ts"
+import { makeBlocks } from "./Blocks.ts"
+import type { Block, BlockEvent } from "./Blocks.ts"
 import type {
   Answer,
   Codec,
@@ -11,736 +12,857 @@ import type {
   StreamEvent,
   StreamReader,
   StreamWriter,
+  Tool,
   ToolChoice,
   Turn,
   WireEvent,
   WireProblem
 } from "./Codec.ts"
-import {
-  compact,
-  countOf,
-  frame,
-  isObject,
-  listOf,
-  numberOf,
-  objectOf,
-  parsed,
-  requestDecoder,
-  textOf
-} from "./Json.ts"
+import { GO_ON, makeContinuation, takesPrefill } from "./Continuation.ts"
+import { countAt, isJsonObject, jsonAt, listAt, numberAt, parseObject, present, stringAt } from "./JsonAt.ts"
+import { mergedTurns } from "./MergedTurns.ts"
+import { makeRequestFields } from "./RequestFields.ts"
+import type { RequestFields } from "./RequestFields.ts"
+import { withLine } from "./SystemLine.ts"
 
-// Anthropic's Messages in the version of 2026-10-21, as `@anthropic-ai/sdk` 1.12 sends and parses them.
+/** Anthropic's messages, version 2026-10-21, as `@anthropic-ai/sdk` 1.12 types them; 2023-06-01 is read as well. */
 
-/** Anthropic demands a bound; this one holds where the caller named none. */
+/** What an answer may be long where nobody said: Anthropic demands a number. */
 const DEFAULT_MAX_TOKENS = 4096
 
-/** What the version of 2026-10-21 refuses, even at its defaults. */
-const REFUSED = new Set(["temperature", "top_p", "top_k"])
+/** The name of a schema, which Anthropic's wire has no place for. */
+const SCHEMA_NAME = "answer"
 
-const JsonMembers = Schema.Record(Schema.String, Schema.Json)
+/** Anthropic has no mode for any JSON at all, and OpenAI's asks for such a sentence anyway. */
+const JSON_ONLY = "Answer with one JSON value and nothing else."
 
-const TextBlock = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
-const ImageBlock = Schema.Struct({
-  type: Schema.Literal("image"),
-  source: Schema.Union([
-    Schema.Struct({ type: Schema.Literal("base64"), media_type: Schema.String, data: Schema.String }),
-    Schema.Struct({ type: Schema.Literal("url"), url: Schema.String })
-  ])
-})
-const ToolUseBlock = Schema.Struct({
-  type: Schema.Literal("tool_use"),
-  id: Schema.String,
-  name: Schema.String,
-  input: Schema.Json
-})
-const ToolResultBlock = Schema.Struct({
-  type: Schema.Literal("tool_result"),
-  tool_use_id: Schema.String,
-  content: Schema.optionalKey(
-    Schema.Union([Schema.String, Schema.Array(Schema.Union([TextBlock, ImageBlock]))])
-  ),
-  is_error: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
-})
-/** Another vendor's model can't read what Claude thought, and needs none of it. */
-const ThinkingBlock = Schema.Struct({ type: Schema.Literals(["thinking", "redacted_thinking"]) })
-
-const UserContent = Schema.Union([
-  Schema.String,
-  Schema.Array(Schema.Union([TextBlock, ImageBlock, ToolResultBlock]))
-])
-const AssistantContent = Schema.Union([
-  Schema.String,
-  Schema.Array(Schema.Union([TextBlock, ToolUseBlock, ThinkingBlock]))
-])
+const JsonRecord = Schema.Record(Schema.String, Schema.Json)
+const Content = Schema.Union([Schema.String, Schema.Array(JsonRecord)])
 
 const Request = Schema.Struct({
-  messages: Schema.Array(
-    Schema.Union([
-      Schema.Struct({ role: Schema.Literal("user"), content: UserContent }),
-      Schema.Struct({ role: Schema.Literal("assistant"), content: AssistantContent }),
-      Schema.Struct({
-        role: Schema.Literal("system"),
-        content: Schema.Union([Schema.String, Schema.Array(TextBlock)])
-      })
-    ])
-  ).check(Schema.isMinLength(1)),
-  system: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(TextBlock)]))),
-  max_tokens: Schema.optionalKey(Schema.NullOr(Schema.Int)),
-  stop_sequences: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
-  temperature: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  top_p: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  tools: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Array(
-        Schema.Struct({
-          name: Schema.String,
-          description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-          input_schema: JsonMembers,
-          strict: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
-        })
-      )
-    )
-  ),
-  tool_choice: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Union([
-        Schema.Struct({
-          type: Schema.Literals(["auto", "any"]),
-          disable_parallel_tool_use: Schema.optionalKey(Schema.Boolean)
-        }),
-        Schema.Struct({ type: Schema.Literal("none") }),
-        Schema.Struct({
-          type: Schema.Literal("tool"),
-          name: Schema.String,
-          disable_parallel_tool_use: Schema.optionalKey(Schema.Boolean)
-        })
-      ])
-    )
-  ),
-  output_config: Schema.optionalKey(
+  messages: Schema.Array(JsonRecord),
+  max_tokens: Schema.optional(Schema.Finite.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(0))),
+  system: Schema.optional(Content),
+  tools: Schema.optional(Schema.Array(JsonRecord)),
+  tool_choice: Schema.optional(JsonRecord),
+  temperature: Schema.optional(Schema.NullOr(Schema.Finite)),
+  top_p: Schema.optional(Schema.NullOr(Schema.Finite)),
+  stop_sequences: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+  output_config: Schema.optional(
     Schema.NullOr(
       Schema.Struct({
-        effort: Schema.optionalKey(Schema.NullOr(Schema.String)),
-        format: Schema.optionalKey(
-          Schema.NullOr(Schema.Struct({ type: Schema.Literal("json_schema"), schema: JsonMembers }))
-        )
+        effort: Schema.optional(Schema.NullOr(Schema.String)),
+        format: Schema.optional(Schema.NullOr(JsonRecord))
       })
     )
-  )
+  ),
+  output_format: Schema.optional(Schema.NullOr(JsonRecord)),
+  container: Schema.optional(Schema.NullOr(Schema.Json)),
+  mcp_servers: Schema.optional(Schema.NullOr(Schema.Array(Schema.Json)))
 })
 
-const decode = requestDecoder(Request)
+const Role = Schema.Literals(["user", "assistant", "system"])
+const TextBlock = Schema.Struct({ text: Schema.String })
+const Base64Source = Schema.Struct({ media_type: Schema.String, data: Schema.String })
+const UrlSource = Schema.Struct({ url: Schema.String })
+const ToolUse = Schema.Struct({ id: Schema.String, name: Schema.String, input: Schema.Json })
+const ToolResult = Schema.Struct({
+  tool_use_id: Schema.String,
+  content: Schema.optional(Schema.NullOr(Content)),
+  is_error: Schema.optional(Schema.NullOr(Schema.Boolean))
+})
+const CustomTool = Schema.Struct({
+  name: Schema.String,
+  description: Schema.optional(Schema.NullOr(Schema.String)),
+  input_schema: JsonRecord,
+  strict: Schema.optional(Schema.NullOr(Schema.Boolean))
+})
+const Choice = Schema.Struct({
+  type: Schema.Literals(["auto", "any", "none", "tool"]),
+  name: Schema.optional(Schema.String),
+  disable_parallel_tool_use: Schema.optional(Schema.NullOr(Schema.Boolean))
+})
+const SchemaFormat = Schema.Struct({ type: Schema.String, schema: JsonRecord })
 
-type Blocks = ReadonlyArray<
-  | typeof TextBlock.Type
-  | typeof ImageBlock.Type
-  | typeof ToolUseBlock.Type
-  | typeof ToolResultBlock.Type
-  | typeof ThinkingBlock.Type
->
+type Path = ReadonlyArray<string | number>
 
-const imageUrl = ({ source }: typeof ImageBlock.Type): string =>
-  source.type === "url" ? source.url : `data:${source.media_type};base64,${source.data}`
-
-const textsOf = (content: string | Blocks): string =>
-  typeof content === "string"
-    ? content
-    : content.map((block) => (block.type === "text" ? block.text : "")).join("")
-
-const partsOf = (content: string | Blocks): ReadonlyArray<Part> => {
-  if (typeof content === "string") return [{ _tag: "Text", text: content }]
-  return content.flatMap((block): ReadonlyArray<Part> => {
-    switch (block.type) {
-      case "text":
-        return [{ _tag: "Text", text: block.text }]
-      case "image":
-        return [{ _tag: "Image", url: imageUrl(block), detail: undefined }]
-      case "tool_use":
-        return [{ _tag: "ToolCall", id: block.id, name: block.name, arguments: JSON.stringify(block.input) }]
-      case "tool_result": {
-        const given = block.content ?? ""
-        const images = typeof given === "string" ? [] : given.filter((one) => one.type === "image")
-        return [
-          {
-            _tag: "ToolResult",
-            id: block.tool_use_id,
-            text: textsOf(given),
-            isError: block.is_error ?? false
-          },
-          ...images.map((image): Part => ({ _tag: "Image", url: imageUrl(image), detail: undefined }))
-        ]
-      }
-      default:
-        return []
-    }
-  })
-}
-
-const choiceOf = (choice: typeof Request.Type.tool_choice): ToolChoice | undefined => {
-  switch (choice?.type) {
+const decodeImage = (fields: RequestFields, source: unknown, path: Path): string | undefined => {
+  const read = fields.read(JsonRecord, source, path)
+  if (read === undefined) return undefined
+  switch (fields.read(Schema.String, read["type"], [...path, "type"])) {
     case undefined:
       return undefined
-    case "auto":
-      return { _tag: "Auto" }
-    case "any":
-      return { _tag: "Required" }
-    case "none":
-      return { _tag: "None" }
-    case "tool":
-      return { _tag: "Tool", name: choice.name }
+    case "base64": {
+      const base64 = fields.read(Base64Source, read, path)
+      return base64 === undefined ? undefined : `data:${base64.media_type};base64,${base64.data}`
+    }
+    case "url":
+      return fields.read(UrlSource, read, path)?.url
+    default:
+      fields.untranslatable(path, `a source of type ${String(read["type"])}`)
+      return undefined
   }
 }
 
-const decodeRequest = (body: JsonObject): Result.Result<Conversation, InvalidRequest> =>
-  Result.map(decode(body), (request): Conversation => {
-    const system = request.system ?? []
-    const choice = request.tool_choice
-    const serial =
-      choice !== null && choice !== undefined && choice.type !== "none"
-        ? choice.disable_parallel_tool_use
-        : undefined
-    const format = request.output_config?.format
-    return {
-      system: [
-        ...(typeof system === "string" ? [system] : system.map(({ text }) => text)),
-        ...request.messages.flatMap((message) =>
-          message.role === "system" ? [textsOf(message.content)] : []
-        )
-      ],
-      turns: request.messages.flatMap((message): ReadonlyArray<Turn> =>
-        message.role === "system" ? [] : [{ role: message.role, parts: partsOf(message.content) }]
-      ),
-      tools: (request.tools ?? []).map(({ description, input_schema, name, strict }) => ({
-        name,
-        description: description ?? undefined,
-        parameters: input_schema,
-        strict: strict ?? undefined
-      })),
-      toolChoice: choiceOf(choice),
-      parallelToolCalls: serial === undefined ? undefined : !serial,
-      maxTokens: request.max_tokens ?? undefined,
-      temperature: request.temperature ?? undefined,
-      topP: request.top_p ?? undefined,
-      stop: request.stop_sequences ?? [],
-      format: format ? { _tag: "Schema", name: "answer", schema: format.schema } : undefined,
-      reasoningEffort: request.output_config?.effort ?? undefined
+/** The text of blocks that may be nothing else, as in `system` and in results of tools. */
+const decodeTexts = (
+  fields: RequestFields,
+  content: typeof Content.Type,
+  path: Path
+): ReadonlyArray<string> => {
+  if (Predicate.isString(content)) return content === "" ? [] : [content]
+  return content.flatMap((block, index) => {
+    const at = [...path, index]
+    const type = fields.read(Schema.String, block["type"], [...at, "type"])
+    if (type === undefined) return []
+    if (type !== "text") {
+      fields.untranslatable(at, `content of type ${type} here`)
+      return []
     }
+    const text = fields.read(TextBlock, block, at)?.text
+    return text === undefined ? [] : [text]
   })
+}
+
+const decodeBlock = (fields: RequestFields, block: JsonObject, at: Path): ReadonlyArray<Part> => {
+  switch (fields.read(Schema.String, block["type"], [...at, "type"])) {
+    case undefined:
+    // What Claude thought concerns no other model, and is not text of the conversation.
+    case "thinking":
+    case "redacted_thinking":
+      return []
+    case "text": {
+      const text = fields.read(TextBlock, block, at)?.text
+      return text === undefined || text === "" ? [] : [{ _tag: "Text", text }]
+    }
+    case "image": {
+      const url = decodeImage(fields, block["source"], [...at, "source"])
+      return url === undefined ? [] : [{ _tag: "Image", url, detail: undefined }]
+    }
+    case "tool_use": {
+      const call = fields.read(ToolUse, block, at)
+      if (call === undefined) return []
+      return [{ _tag: "ToolCall", id: call.id, name: call.name, arguments: JSON.stringify(call.input) }]
+    }
+    case "tool_result": {
+      const read = fields.read(ToolResult, block, at)
+      if (read === undefined) return []
+      const text = decodeTexts(fields, read.content ?? "", [...at, "content"]).join("\n")
+      return [{ _tag: "ToolResult", id: read.tool_use_id, text, isError: read.is_error ?? false }]
+    }
+    case "document": {
+      // A document of plain text is text, which the guard has to see as well.
+      const text =
+        stringAt(block, "source", "type") === "text" ? stringAt(block, "source", "data") : undefined
+      if (text !== undefined) return [{ _tag: "Text", text }]
+      fields.untranslatable(at, "a document")
+      return []
+    }
+    default:
+      fields.untranslatable(at, `content of type ${String(block["type"])}`)
+      return []
+  }
+}
+
+const decodeMessages = (fields: RequestFields, messages: ReadonlyArray<JsonObject>) => {
+  const system: Array<string> = []
+  const turns: Array<Turn> = []
+  for (const [index, message] of messages.entries()) {
+    const at = ["messages", index]
+    const role = fields.read(Role, message["role"], [...at, "role"])
+    const content = fields.read(Content, message["content"], [...at, "content"])
+    if (role === undefined || content === undefined) continue
+    if (role === "system") {
+      system.push(decodeTexts(fields, content, [...at, "content"]).join("\n"))
+      continue
+    }
+    const parts: ReadonlyArray<Part> = Predicate.isString(content)
+      ? content === ""
+        ? []
+        : [{ _tag: "Text", text: content }]
+      : content.flatMap((block, place) => decodeBlock(fields, block, [...at, "content", place]))
+    turns.push({ role, parts })
+  }
+  return { system, turns }
+}
+
+const decodeTools = (fields: RequestFields, tools: ReadonlyArray<JsonObject>): ReadonlyArray<Tool> =>
+  tools.flatMap((tool, index): ReadonlyArray<Tool> => {
+    const at = ["tools", index]
+    const type = fields.read(Schema.optional(Schema.NullOr(Schema.String)), tool["type"], [...at, "type"])
+    if (type !== undefined && type !== null && type !== "custom") {
+      fields.untranslatable(at, `a tool of type ${type}`)
+      return []
+    }
+    const read = fields.read(CustomTool, tool, at)
+    if (read === undefined) return []
+    return [
+      {
+        name: read.name,
+        description: read.description ?? undefined,
+        parameters: read.input_schema,
+        strict: read.strict ?? undefined
+      }
+    ]
+  })
+
+const decodeToolChoice = (fields: RequestFields, choice: typeof Choice.Type): ToolChoice | undefined => {
+  switch (choice.type) {
+    case "auto":
+      return { _tag: "Auto" }
+    case "none":
+      return { _tag: "None" }
+    case "any":
+      return { _tag: "Required" }
+    case "tool": {
+      const name = fields.read(Schema.String, choice.name, ["tool_choice", "name"])
+      return name === undefined ? undefined : { _tag: "Tool", name }
+    }
+  }
+}
+
+const decodeFormat = (
+  fields: RequestFields,
+  format: JsonObject | null | undefined,
+  path: Path
+): Conversation["format"] => {
+  if (format === undefined || format === null) return undefined
+  const read = fields.read(SchemaFormat, format, path)
+  return read === undefined
+    ? undefined
+    : { _tag: "Schema", name: SCHEMA_NAME, schema: read.schema, strict: true }
+}
+
+const decodeRequest: Codec["decodeRequest"] = (body) => {
+  const fields = makeRequestFields()
+  const read = fields.read(Request, body, [])
+  if (read === undefined) return fields.refused()
+  if (read.container !== undefined && read.container !== null)
+    fields.untranslatable(["container"], "a container")
+  if (read.mcp_servers !== undefined && read.mcp_servers !== null)
+    fields.untranslatable(["mcp_servers"], "MCP servers")
+  const { system, turns } = decodeMessages(fields, read.messages)
+  const choice =
+    read.tool_choice === undefined ? undefined : fields.read(Choice, read.tool_choice, ["tool_choice"])
+  const parallel = choice?.disable_parallel_tool_use ?? undefined
+  return fields.result({
+    system: [...(read.system === undefined ? [] : decodeTexts(fields, read.system, ["system"])), ...system],
+    turns,
+    tools: decodeTools(fields, read.tools ?? []),
+    toolChoice: choice === undefined ? undefined : decodeToolChoice(fields, choice),
+    parallelToolCalls: parallel === undefined ? undefined : !parallel,
+    maxTokens: read.max_tokens,
+    temperature: read.temperature ?? undefined,
+    topP: read.top_p ?? undefined,
+    stop: read.stop_sequences ?? [],
+    format:
+      decodeFormat(fields, read.output_config?.format, ["output_config", "format"]) ??
+      decodeFormat(fields, read.output_format, ["output_format"]),
+    reasoningEffort: read.output_config?.effort ?? undefined
+  })
+}
 
 const DATA_URL = /^data:([^;,]+);base64,/
 
-const sourceOf = (url: string): JsonObject => {
-  const inline = DATA_URL.exec(url)
-  return inline?.[1] === undefined
-    ? { type: "url", url }
-    : { type: "base64", media_type: inline[1], data: url.slice(inline[0].length) }
+const encodeImage = (url: string): JsonObject => {
+  const mediaType = DATA_URL.exec(url)
+  return mediaType?.[1] === undefined
+    ? { type: "image", source: { type: "url", url } }
+    : {
+        type: "image",
+        source: { type: "base64", media_type: mediaType[1], data: url.slice(mediaType[0].length) }
+      }
 }
 
-/** The arguments of a call as Claude wants them: an object. What is no JSON is kept where a reader finds it. */
-const inputOf = (args: string): Schema.Json => {
-  if (args.trim() === "") return {}
-  const json = parsed(args)
-  return isObject(json) ? json : { value: json ?? args }
-}
+/** `input` has to be an object. What a model wrote instead, cut off perhaps, is kept as what it is. */
+const inputOf = (json: string): JsonObject => (json === "" ? {} : (parseObject(json) ?? { arguments: json }))
 
-const blockOf = (part: Part): JsonObject => {
+const isBlank = (text: string): boolean => text.trim() === ""
+
+const encodePart = (part: Part): ReadonlyArray<JsonObject> => {
   switch (part._tag) {
     case "Text":
     case "Refusal":
-      return { type: "text", text: part.text }
+      // Blank text is refused.
+      return isBlank(part.text) ? [] : [{ type: "text", text: part.text }]
     case "Image":
-      return { type: "image", source: sourceOf(part.url) }
+      return [encodeImage(part.url)]
     case "ToolCall":
-      return { type: "tool_use", id: part.id, name: part.name, input: inputOf(part.arguments) }
+      return [{ type: "tool_use", id: part.id, name: part.name, input: inputOf(part.arguments) }]
     case "ToolResult":
-      return compact({
-        type: "tool_result",
-        tool_use_id: part.id,
-        content: part.text,
-        is_error: part.isError ? true : undefined
-      })
+      return [
+        present({
+          type: "tool_result",
+          tool_use_id: part.id,
+          content: isBlank(part.text) ? undefined : part.text,
+          is_error: part.isError ? true : undefined
+        })
+      ]
   }
 }
 
-/** Turns of one role, one after the other, are one turn there; results of tools stand first in theirs. An empty text is refused. */
-const messagesOf = (turns: ReadonlyArray<Turn>): ReadonlyArray<JsonObject> => {
-  const merged: Array<{ readonly role: Turn["role"]; readonly parts: Array<Part> }> = []
-  for (const { parts, role } of turns) {
-    const told = parts.filter((part) => part._tag !== "Text" || part.text !== "")
-    const last = merged.at(-1)
-    if (last?.role === role) last.parts.push(...told)
-    else if (told.length > 0) merged.push({ role, parts: [...told] })
+const encodeTurn = (turn: Turn, isLast: boolean): ReadonlyArray<JsonObject> => {
+  // Results come first in a turn, or they are not taken as the answers to the calls.
+  const results = turn.parts.filter((part) => part._tag === "ToolResult")
+  const rest = turn.parts.filter((part) => part._tag !== "ToolResult")
+  const content = [...results, ...rest].flatMap(encodePart)
+  const last = content.at(-1)
+  const text = stringAt(last, "text")
+  // A last turn of the assistant's that ends with white space is refused.
+  if (isLast && turn.role === "assistant" && text !== undefined) {
+    content[content.length - 1] = { type: "text", text: text.trimEnd() }
   }
-  return merged.map(({ parts, role }) => ({
-    role,
-    content: [
-      ...parts.filter((part) => part._tag === "ToolResult"),
-      ...parts.filter((part) => part._tag !== "ToolResult")
-    ].map(blockOf)
-  }))
+  return content.length === 0 ? [] : [{ role: turn.role, content }]
 }
 
-const encodeChoice = (
-  choice: ToolChoice | undefined,
-  parallel: boolean | undefined
-): JsonObject | undefined => {
-  const serial = parallel === false ? { disable_parallel_tool_use: true } : undefined
-  switch (choice?._tag) {
+const encodeToolChoice = (conversation: Conversation): JsonObject | undefined => {
+  const { toolChoice, parallelToolCalls, tools } = conversation
+  if (tools.length === 0) return undefined
+  const parallel = parallelToolCalls === undefined ? undefined : !parallelToolCalls
+  switch (toolChoice?._tag) {
     case undefined:
-      return serial === undefined ? undefined : { type: "auto", ...serial }
-    case "Auto":
-      return { type: "auto", ...serial }
-    case "Required":
-      return { type: "any", ...serial }
+      return parallel === undefined ? undefined : { type: "auto", disable_parallel_tool_use: parallel }
     case "None":
       return { type: "none" }
+    case "Auto":
+      return present({ type: "auto", disable_parallel_tool_use: parallel })
+    case "Required":
+      return present({ type: "any", disable_parallel_tool_use: parallel })
     case "Tool":
-      return { type: "tool", name: choice.name, ...serial }
+      return present({ type: "tool", name: toolChoice.name, disable_parallel_tool_use: parallel })
   }
 }
 
-const EFFORTS = new Set(["low", "medium", "high", "xhigh", "max"])
+/** OpenAI's words for effort, as far as Anthropic has them. */
+const EFFORTS: Readonly<Record<string, string>> = {
+  minimal: "low",
+  low: "low",
+  medium: "medium",
+  high: "high",
+  xhigh: "xhigh",
+  max: "max"
+}
 
-const encodeRequest = (conversation: Conversation, model: string, stream: boolean): JsonObject => {
-  const { format, reasoningEffort, tools } = conversation
-  const effort = reasoningEffort !== undefined && EFFORTS.has(reasoningEffort) ? reasoningEffort : undefined
-  const system = conversation.system.filter((text) => text !== "")
-  return compact({
+const encodeSystem = (conversation: Conversation): Schema.Json | undefined => {
+  const system = conversation.system.filter((text) => !isBlank(text))
+  const texts = conversation.format?._tag === "Json" ? [...system, JSON_ONLY] : system
+  if (texts.length === 0) return undefined
+  return texts.length === 1 ? texts.join("") : texts.map((text) => ({ type: "text", text }))
+}
+
+/** Never `temperature`, `top_p` or `top_k`: version 2026-10-21 refuses them, at their defaults even. */
+const encodeRequest: Codec["encodeRequest"] = (conversation, model, stream) => {
+  const effort =
+    conversation.reasoningEffort === undefined ? undefined : EFFORTS[conversation.reasoningEffort]
+  const format =
+    conversation.format?._tag === "Schema"
+      ? { type: "json_schema", schema: conversation.format.schema }
+      : undefined
+  const turns = mergedTurns(conversation.turns)
+  return present({
     model,
     max_tokens: conversation.maxTokens ?? DEFAULT_MAX_TOKENS,
-    system: system.length === 0 ? undefined : system.join("\n\n"),
-    messages: messagesOf(conversation.turns),
+    system: encodeSystem(conversation),
+    messages: turns.flatMap((turn, index) => encodeTurn(turn, index === turns.length - 1)),
     tools:
-      tools.length === 0
+      conversation.tools.length === 0
         ? undefined
-        : tools.map(({ description, name, parameters, strict }) =>
-            compact({ name, description, input_schema: { type: "object", ...parameters }, strict })
+        : conversation.tools.map((tool) =>
+            present({
+              name: tool.name,
+              description: tool.description,
+              input_schema: tool.parameters,
+              strict: tool.strict
+            })
           ),
-    // A choice without tools is refused.
-    tool_choice:
-      tools.length === 0 ? undefined : encodeChoice(conversation.toolChoice, conversation.parallelToolCalls),
+    tool_choice: encodeToolChoice(conversation),
     stop_sequences: conversation.stop.length === 0 ? undefined : conversation.stop,
-    output_config:
-      effort === undefined && format?._tag !== "Schema"
-        ? undefined
-        : compact({
-            effort,
-            format: format?._tag === "Schema" ? { type: "json_schema", schema: format.schema } : undefined
-          }),
+    output_config: effort === undefined && format === undefined ? undefined : present({ effort, format }),
     stream: stream ? true : undefined
   })
 }
 
-const stopOf = (raw: string, sequence: string | undefined): Stop => {
-  switch (raw) {
-    case "end_turn":
-      return { reason: "stop", raw, sequence }
-    case "max_tokens":
-    case "model_context_window_exceeded":
-      return { reason: "length", raw, sequence }
-    case "stop_sequence":
-      return { reason: "stop_sequence", raw, sequence }
-    case "tool_use":
-      return { reason: "tool_calls", raw, sequence }
-    case "refusal":
-      return { reason: "content_filter", raw, sequence }
-    case "pause_turn":
-      return { reason: "pause", raw, sequence }
-    default:
-      return { reason: "other", raw, sequence }
-  }
-}
-
-const reasons: Readonly<Record<Stop["reason"], string>> = {
-  stop: "end_turn",
-  length: "max_tokens",
-  stop_sequence: "stop_sequence",
-  tool_calls: "tool_use",
-  content_filter: "refusal",
-  pause: "pause_turn",
-  other: "end_turn"
-}
-
-/** `input_tokens` exclude what was read from a cache or written to one. */
-const usageOf = (json: Schema.Json | undefined): TokenUsage | undefined => {
-  if (!isObject(json) || numberOf(json["output_tokens"]) === undefined) return undefined
-  return {
-    input: countOf(json["input_tokens"]),
-    cachedRead: countOf(json["cache_read_input_tokens"]),
-    cachedWrite: countOf(json["cache_creation_input_tokens"]),
-    output: countOf(json["output_tokens"]),
-    reasoning: countOf(objectOf(json["output_tokens_details"])["thinking_tokens"])
-  }
-}
-
-const NOTHING: TokenUsage = { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
-
-/** All members of the version of 2026-10-21, null where there is nothing to say. */
-const encodeUsage = (usage: TokenUsage): JsonObject => ({
-  input_tokens: usage.input,
-  output_tokens: usage.output,
-  cache_creation: null,
-  cache_creation_input_tokens: usage.cachedWrite,
-  cache_read_input_tokens: usage.cachedRead,
-  inference_geo: null,
-  output_tokens_details: usage.reasoning === 0 ? null : { thinking_tokens: usage.reasoning },
-  server_tool_use: null,
-  service_tier: "standard",
-  speed: "standard"
+const decodeUsage = (usage: Schema.Json | undefined): TokenUsage => ({
+  input: countAt(usage, "input_tokens"),
+  cachedRead: countAt(usage, "cache_read_input_tokens"),
+  cachedWrite: countAt(usage, "cache_creation_input_tokens"),
+  output: countAt(usage, "output_tokens"),
+  reasoning: countAt(usage, "output_tokens_details", "thinking_tokens")
 })
 
-const decodeAnswer = (body: JsonObject): Result.Result<Answer, string> => {
-  if (!Array.isArray(body["content"])) return Result.fail("An answer without content")
-  return Result.succeed({
-    id: textOf(body["id"]) ?? "",
-    model: textOf(body["model"]) ?? "",
-    parts: listOf(body["content"]).flatMap((json): ReadonlyArray<Part> => {
-      const block = objectOf(json)
-      if (block["type"] === "text") return [{ _tag: "Text", text: textOf(block["text"]) ?? "" }]
-      if (block["type"] !== "tool_use") return []
+const NO_USAGE: TokenUsage = { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
+
+/** The counters of a `message_delta`. */
+const encodeDeltaUsage = (usage: TokenUsage): JsonObject => ({
+  input_tokens: usage.input,
+  cache_creation_input_tokens: usage.cachedWrite,
+  cache_read_input_tokens: usage.cachedRead,
+  output_tokens: usage.output,
+  output_tokens_details: usage.reasoning === 0 ? null : { thinking_tokens: usage.reasoning },
+  server_tool_use: null
+})
+
+const encodeUsage = (usage: TokenUsage): JsonObject => ({
+  ...encodeDeltaUsage(usage),
+  cache_creation: null,
+  inference_geo: null,
+  service_tier: null,
+  speed: null
+})
+
+const decodeStop = (raw: string, sequence: string | undefined): Stop => {
+  const stop = (reason: Stop["reason"]): Stop => ({ reason, raw, sequence })
+  switch (raw) {
+    case "end_turn":
+      return stop("stop")
+    case "max_tokens":
+    case "model_context_window_exceeded":
+      return stop("length")
+    case "stop_sequence":
+      return stop("stop_sequence")
+    case "tool_use":
+      return stop("tool_calls")
+    case "refusal":
+      return stop("content_filter")
+    case "pause_turn":
+      return stop("pause")
+    default:
+      return stop("other")
+  }
+}
+
+const encodeStopReason = (stop: Stop): string => {
+  switch (stop.reason) {
+    case "stop":
+      return "end_turn"
+    case "length":
+      return stop.raw === "model_context_window_exceeded" ? stop.raw : "max_tokens"
+    case "stop_sequence":
+      return "stop_sequence"
+    case "tool_calls":
+      return "tool_use"
+    case "content_filter":
+      return "refusal"
+    case "pause":
+      return "pause_turn"
+    case "other":
+      return stop.raw === "" ? "end_turn" : stop.raw
+  }
+}
+
+const encodeStop = (stop: Stop): JsonObject => ({
+  stop_reason: encodeStopReason(stop),
+  stop_sequence: stop.sequence ?? null,
+  stop_details:
+    stop.reason === "content_filter" ? { type: "refusal", category: null, explanation: null } : null
+})
+
+const decodeAnswer: Codec["decodeAnswer"] = (body) => {
+  if (!Array.isArray(body["content"])) return Result.fail("an answer without content")
+  const parts = listAt(body, "content").flatMap((block): ReadonlyArray<Part> => {
+    switch (stringAt(block, "type")) {
+      case "text": {
+        const text = stringAt(block, "text") ?? ""
+        return text === "" ? [] : [{ _tag: "Text", text }]
+      }
+      case "tool_use":
+        return [
+          {
+            _tag: "ToolCall",
+            id: stringAt(block, "id") ?? "",
+            name: stringAt(block, "name") ?? "",
+            arguments: JSON.stringify(jsonAt(block, "input") ?? {})
+          }
+        ]
+      default:
+        return []
+    }
+  })
+  const answer: Answer = {
+    id: stringAt(body, "id") ?? "",
+    model: stringAt(body, "model") ?? "",
+    parts,
+    stop: decodeStop(stringAt(body, "stop_reason") ?? "", stringAt(body, "stop_sequence")),
+    usage: isJsonObject(body["usage"]) ? decodeUsage(body["usage"]) : undefined
+  }
+  return Result.succeed(answer)
+}
+
+const encodeAnswerPart = (part: Part): ReadonlyArray<JsonObject> => {
+  switch (part._tag) {
+    case "Text":
+    case "Refusal":
+      return part.text === "" ? [] : [{ type: "text", text: part.text, citations: null }]
+    case "ToolCall":
+      return [toolUse(part.id, part.name, inputOf(part.arguments))]
+    case "Image":
+    case "ToolResult":
+      return []
+  }
+}
+
+const toolUse = (id: string, name: string, input: JsonObject): JsonObject => ({
+  type: "tool_use",
+  id,
+  name,
+  input,
+  caller: { type: "direct" }
+})
+
+const encodeMessage = (
+  id: string,
+  model: string,
+  content: ReadonlyArray<JsonObject>,
+  stop: Stop | undefined,
+  usage: TokenUsage
+): JsonObject => ({
+  id,
+  type: "message",
+  role: "assistant",
+  model,
+  content,
+  ...(stop === undefined ? { stop_reason: null, stop_sequence: null, stop_details: null } : encodeStop(stop)),
+  container: null,
+  diagnostics: null,
+  usage: encodeUsage(usage)
+})
+
+const failedOf = (error: Schema.Json | undefined): StreamEvent => ({
+  _tag: "Failed",
+  type: stringAt(error, "type") ?? null,
+  code: stringAt(error, "details", "error_code") ?? null,
+  message: stringAt(error, "message") ?? "The provider failed without a reason"
+})
+
+/** A block that the provider has open. `call` counts the tool calls. */
+interface OpenBlock {
+  readonly call: number | undefined
+  readonly input: JsonObject
+  hasArguments: boolean
+}
+
+const makeReader = (): StreamReader => {
+  let started = false
+  let ended = false
+  let nextCall = 0
+  /** `message_delta` repeats only the counters that apply. */
+  let usage: Record<string, Schema.Json> = {}
+  const open = new Map<number, OpenBlock>()
+
+  const readUsage = (json: Schema.Json | undefined): ReadonlyArray<StreamEvent> => {
+    if (!isJsonObject(json)) return []
+    for (const [name, value] of Object.entries(json)) if (value !== null) usage[name] = value
+    return [{ _tag: "Usage", usage: decodeUsage(usage) }]
+  }
+
+  const startBlock = (event: JsonObject): ReadonlyArray<StreamEvent> => {
+    const block = jsonAt(event, "content_block")
+    const index = numberAt(event, "index") ?? open.size
+    const type = stringAt(block, "type")
+    const input = jsonAt(block, "input")
+    const call = type === "tool_use" ? nextCall++ : undefined
+    open.set(index, { call, input: isJsonObject(input) ? input : {}, hasArguments: false })
+    if (call !== undefined) {
       return [
         {
           _tag: "ToolCall",
-          id: textOf(block["id"]) ?? "",
-          name: textOf(block["name"]) ?? "",
-          arguments: JSON.stringify(block["input"] ?? {})
+          index: call,
+          id: stringAt(block, "id") ?? "",
+          name: stringAt(block, "name") ?? ""
         }
       ]
-    }),
-    stop: stopOf(textOf(body["stop_reason"]) ?? "", textOf(body["stop_sequence"])),
-    usage: usageOf(body["usage"])
-  })
-}
+    }
+    const text = type === "text" ? (stringAt(block, "text") ?? "") : ""
+    return text === "" ? [] : [{ _tag: "Text", text }]
+  }
 
-const idOf = (id: string): string => (id.startsWith("msg_") ? id : `msg_${id}`)
-
-/** Blocks of an answer: `citations` stand at every text. */
-const answerBlock = (part: Part): JsonObject => {
-  const block = blockOf(part)
-  return block["type"] === "text" ? { ...block, citations: null } : block
-}
-
-const encodeAnswer: Codec["encodeAnswer"] = (answer, summary) => ({
-  id: idOf(answer.id),
-  type: "message",
-  role: "assistant",
-  model: answer.model,
-  content: answer.parts.map(answerBlock),
-  container: null,
-  diagnostics: null,
-  stop_details: null,
-  stop_reason: reasons[answer.stop.reason],
-  stop_sequence: answer.stop.sequence ?? null,
-  usage: encodeUsage(summary.usage)
-})
-
-const reader = (): StreamReader => {
-  let usage = NOTHING
-  /** The tool call that a block is, by the block's index. */
-  const calls = new Map<number, number>()
-  return {
-    read: ({ data }) => {
-      const json = parsed(data)
-      if (!isObject(json)) return Result.fail("A frame that is no JSON object")
-      const index = countOf(json["index"])
-      switch (json["type"]) {
-        case "message_start": {
-          const message = objectOf(json["message"])
-          usage = usageOf(message["usage"]) ?? usage
-          return Result.succeed<ReadonlyArray<StreamEvent>>([
-            { _tag: "Started", id: textOf(message["id"]) ?? "", model: textOf(message["model"]) ?? "" },
-            { _tag: "Usage", usage }
-          ])
-        }
-        case "content_block_start": {
-          const block = objectOf(json["content_block"])
-          if (block["type"] === "tool_use") {
-            const call = calls.size
-            calls.set(index, call)
-            const begun: StreamEvent = {
-              _tag: "ToolCall",
-              index: call,
-              id: textOf(block["id"]) ?? "",
-              name: textOf(block["name"]) ?? ""
-            }
-            // Empty where the arguments follow in pieces.
-            const given = block["input"]
-            return Result.succeed<ReadonlyArray<StreamEvent>>(
-              isObject(given) && Object.keys(given).length > 0
-                ? [begun, { _tag: "ToolArguments", index: call, json: JSON.stringify(given) }]
-                : [begun]
-            )
-          }
-          const text = textOf(block["text"])
-          return Result.succeed<ReadonlyArray<StreamEvent>>(
-            block["type"] === "text" && text !== undefined && text !== "" ? [{ _tag: "Text", text }] : []
-          )
-        }
-        case "content_block_delta": {
-          const delta = objectOf(json["delta"])
-          const text = textOf(delta["text"])
-          const thinking = textOf(delta["thinking"])
-          const piece = textOf(delta["partial_json"])
-          const call = calls.get(index)
-          if (delta["type"] === "text_delta" && text) {
-            return Result.succeed<ReadonlyArray<StreamEvent>>([{ _tag: "Text", text }])
-          }
-          if (delta["type"] === "thinking_delta" && thinking) {
-            return Result.succeed<ReadonlyArray<StreamEvent>>([{ _tag: "Reasoning", text: thinking }])
-          }
-          return Result.succeed<ReadonlyArray<StreamEvent>>(
-            delta["type"] === "input_json_delta" && piece && call !== undefined
-              ? [{ _tag: "ToolArguments", index: call, json: piece }]
-              : []
-          )
-        }
-        case "message_delta": {
-          const delta = objectOf(json["delta"])
-          const told = objectOf(json["usage"])
-          const counted = (name: string, before: number) =>
-            numberOf(told[name]) === undefined ? before : countOf(told[name])
-          const thought = numberOf(objectOf(told["output_tokens_details"])["thinking_tokens"])
-          // Cumulative, and only what it names.
-          usage = {
-            input: counted("input_tokens", usage.input),
-            cachedRead: counted("cache_read_input_tokens", usage.cachedRead),
-            cachedWrite: counted("cache_creation_input_tokens", usage.cachedWrite),
-            output: counted("output_tokens", usage.output),
-            reasoning: thought ?? usage.reasoning
-          }
-          const raw = textOf(delta["stop_reason"])
-          return Result.succeed<ReadonlyArray<StreamEvent>>([
-            ...(raw === undefined
-              ? []
-              : [{ _tag: "Stopped", stop: stopOf(raw, textOf(delta["stop_sequence"])) } as const]),
-            { _tag: "Usage", usage }
-          ])
-        }
-        case "message_stop":
-          return Result.succeed<ReadonlyArray<StreamEvent>>([{ _tag: "Ended" }])
-        case "error": {
-          const error = objectOf(json["error"])
-          return Result.succeed<ReadonlyArray<StreamEvent>>([
-            {
-              _tag: "Failed",
-              type: textOf(error["type"]) ?? null,
-              code: textOf(objectOf(error["details"])["error_code"]) ?? null,
-              message: textOf(error["message"]) ?? "The provider failed"
-            }
-          ])
-        }
-        default:
-          return Result.succeed<ReadonlyArray<StreamEvent>>([])
+  const readDelta = (delta: Schema.Json | undefined, block: OpenBlock): ReadonlyArray<StreamEvent> => {
+    switch (stringAt(delta, "type")) {
+      case "text_delta": {
+        const text = stringAt(delta, "text") ?? ""
+        return text === "" ? [] : [{ _tag: "Text", text }]
       }
+      case "thinking_delta": {
+        const text = stringAt(delta, "thinking") ?? ""
+        return text === "" ? [] : [{ _tag: "Reasoning", text }]
+      }
+      case "input_json_delta": {
+        const json = stringAt(delta, "partial_json") ?? ""
+        if (block.call === undefined || json === "") return []
+        block.hasArguments = true
+        return [{ _tag: "ToolArguments", index: block.call, json }]
+      }
+      default:
+        return []
+    }
+  }
+
+  const stopBlock = (index: number): ReadonlyArray<StreamEvent> => {
+    const block = open.get(index)
+    open.delete(index)
+    if (block?.call === undefined || block.hasArguments) return []
+    // A tool without arguments, or arguments that came as a whole with the start.
+    return [{ _tag: "ToolArguments", index: block.call, json: JSON.stringify(block.input) }]
+  }
+
+  const readEvent = (event: JsonObject): Result.Result<ReadonlyArray<StreamEvent>, string> => {
+    const type = stringAt(event, "type")
+    if (type === "error") return Result.succeed([failedOf(jsonAt(event, "error"))])
+    if (ended) return Result.succeed([])
+    if (type === "message_start") {
+      if (started) return Result.fail("a second message_start")
+      started = true
+      const message = jsonAt(event, "message")
+      return Result.succeed([
+        { _tag: "Started", id: stringAt(message, "id") ?? "", model: stringAt(message, "model") ?? "" },
+        ...readUsage(jsonAt(message, "usage"))
+      ])
+    }
+    switch (type) {
+      case "content_block_start":
+        return started ? Result.succeed(startBlock(event)) : Result.fail(`${type} before message_start`)
+      case "content_block_delta": {
+        const block = open.get(numberAt(event, "index") ?? 0)
+        return block === undefined
+          ? Result.fail("content_block_delta outside of a block")
+          : Result.succeed(readDelta(jsonAt(event, "delta"), block))
+      }
+      case "content_block_stop":
+        return Result.succeed(stopBlock(numberAt(event, "index") ?? 0))
+      case "message_delta": {
+        if (!started) return Result.fail(`${type} before message_start`)
+        const raw = stringAt(event, "delta", "stop_reason")
+        const sequence = stringAt(event, "delta", "stop_sequence")
+        return Result.succeed([
+          ...(raw === undefined ? [] : [{ _tag: "Stopped" as const, stop: decodeStop(raw, sequence) }]),
+          ...readUsage(jsonAt(event, "usage"))
+        ])
+      }
+      case "message_stop":
+        if (!started) return Result.fail(`${type} before message_start`)
+        ended = true
+        return Result.succeed([{ _tag: "Ended" }])
+      default:
+        return Result.succeed([])
+    }
+  }
+
+  return {
+    read: (event) => {
+      if (event.data === "" || event.data.trim() === "[DONE]") return Result.succeed([])
+      const json = parseObject(event.data)
+      if (json === undefined) return Result.fail("a frame that is no JSON object")
+      return readEvent(json)
     }
   }
 }
 
-/** Anthropic's client drops a frame that has no `event:` line. */
-const event = (type: string, members: JsonObject): WireEvent => frame(type, { type, ...members })
+const wire = (event: string, data: JsonObject): WireEvent => ({
+  // The official client drops a frame without its `event` line unsaid.
+  event,
+  data: JSON.stringify({ type: event, ...data })
+})
 
-const writer = (): StreamWriter => {
-  let id = ""
-  let model = ""
-  let begun = false
-  let over = false
-  let stop: Stop | undefined
-  let stopTold = false
-  let usage = NOTHING
-  /** The block that is open: a text, or a tool call by its index. */
-  let open: { readonly index: number; readonly call: number | undefined } | undefined
-  let blocks = 0
+const startOf = (block: Block): JsonObject =>
+  block.kind === "Tool" ? toolUse(block.id, block.name, {}) : { type: "text", text: "", citations: null }
 
-  const begin = (): ReadonlyArray<WireEvent> => {
-    if (begun) return []
-    begun = true
-    return [
-      event("message_start", {
-        message: {
-          id: idOf(id),
-          type: "message",
-          role: "assistant",
-          model,
-          content: [],
-          container: null,
-          diagnostics: null,
-          stop_details: null,
-          stop_reason: null,
-          stop_sequence: null,
-          usage: encodeUsage(usage)
-        }
+const writeBlock = (event: BlockEvent): WireEvent => {
+  const { index, kind } = event.block
+  switch (event._tag) {
+    case "Open":
+      return wire("content_block_start", { index, content_block: startOf(event.block) })
+    case "Delta":
+      return wire("content_block_delta", {
+        index,
+        delta:
+          kind === "Tool"
+            ? { type: "input_json_delta", partial_json: event.text }
+            : { type: "text_delta", text: event.text }
       })
-    ]
+    case "Close":
+      return wire("content_block_stop", { index })
+  }
+}
+
+const makeWriter: Codec["writer"] = (): StreamWriter => {
+  const blocks = makeBlocks()
+  let started = false
+  let hasTools = false
+  let stop: Stop | undefined
+  /** The `message_delta` with the stop reason is out: no block may follow. */
+  let stopTold = false
+  let over = false
+  let openBlock: Block | undefined
+  let nextIndex = 0
+
+  const begin = (id: string, model: string): ReadonlyArray<WireEvent> => {
+    if (started) return []
+    started = true
+    // How many tokens came in, other vendors tell at the end only: `message_delta` repeats the counters, cumulatively.
+    return [wire("message_start", { message: encodeMessage(id, model, [], undefined, NO_USAGE) })]
   }
 
-  const close = (): ReadonlyArray<WireEvent> => {
-    if (open === undefined) return []
-    const { index } = open
-    open = undefined
-    return [event("content_block_stop", { index })]
+  const adoptFrame = (frame: WireEvent) => {
+    const json = parseObject(frame.data)
+    const index = numberAt(json, "index") ?? 0
+    switch (stringAt(json, "type")) {
+      case "content_block_start": {
+        const type = stringAt(json, "content_block", "type")
+        const kind = type === "text" ? "Text" : type === "tool_use" ? "Tool" : "Other"
+        // What it holds already does not matter, but that it is not empty: no arguments are to be made up for it.
+        openBlock = { kind, index, id: "", name: "", text: "{}" }
+        nextIndex = Math.max(nextIndex, index + 1)
+        blocks.adopt(openBlock, nextIndex)
+        break
+      }
+      case "content_block_stop":
+        openBlock = undefined
+        blocks.adopt(undefined, nextIndex)
+        break
+      case "message_start":
+        started = true
+        break
+      case "message_delta":
+        stopTold = stringAt(json, "delta", "stop_reason") !== undefined
+        break
+      case "message_stop":
+      case "error":
+        over = true
+        break
+      default:
+        break
+    }
   }
-
-  const openBlock = (call: number | undefined, block: JsonObject): ReadonlyArray<WireEvent> => {
-    const closed = close()
-    open = { index: blocks, call }
-    blocks += 1
-    return [...begin(), ...closed, event("content_block_start", { index: open.index, content_block: block })]
-  }
-
-  const deltaOf = (delta: JsonObject): WireEvent =>
-    event("content_block_delta", { index: open?.index ?? 0, delta })
 
   return {
-    adopt: (events) => {
-      for (const told of events) {
-        switch (told._tag) {
-          case "Started":
-            id = told.id
-            model = told.model
-            begun = true
-            break
-          case "Text":
-            if (open === undefined || open.call !== undefined) {
-              open = { index: blocks, call: undefined }
-              blocks += 1
-            }
-            break
-          case "Reasoning":
-            // A block of its own that the provider opened: the next one comes after it.
-            if (open === undefined || open.call !== -1) {
-              open = { index: blocks, call: -1 }
-              blocks += 1
-            }
-            break
-          case "ToolCall":
-            open = { index: blocks, call: told.index }
-            blocks += 1
-            break
-          case "Stopped":
-            // The provider closed its blocks before it said so.
-            open = undefined
-            stop = told.stop
-            stopTold = true
-            break
-          case "Usage":
-            usage = told.usage
-            break
-          case "Ended":
-          case "Failed":
-            over = true
-            break
-          default:
-            break
-        }
-      }
+    adopt: (events, frame) => {
+      if (events.some((event) => event._tag === "ToolCall")) hasTools = true
+      // Deltas are the many, and change nothing that counts.
+      if (frame.event !== "content_block_delta") adoptFrame(frame)
     },
-    write: (told) => {
-      switch (told._tag) {
+    write: (event) => {
+      if (over || stopTold) return []
+      switch (event._tag) {
         case "Started":
-          if (!begun) {
-            id = told.id
-            model = told.model
-          }
-          return []
-        case "Usage":
-          usage = told.usage
-          return []
-        case "Text": {
-          const opened =
-            open !== undefined && open.call === undefined
-              ? []
-              : openBlock(undefined, { type: "text", text: "", citations: null })
-          return [...opened, deltaOf({ type: "text_delta", text: told.text })]
-        }
+          return begin(event.id, event.model)
+        case "Text":
         case "ToolCall":
-          return openBlock(told.index, { type: "tool_use", id: told.id, name: told.name, input: {} })
         case "ToolArguments":
-          // Pieces of a call whose block is closed can't be told any more; no provider mixes calls.
-          return open?.call === told.index
-            ? [deltaOf({ type: "input_json_delta", partial_json: told.json })]
-            : []
+          return [...begin("", ""), ...blocks.push(event).map(writeBlock)]
+        case "Refusal":
+          // Claude refuses in plain text, and says so in the stop reason.
+          return [...begin("", ""), ...blocks.push({ _tag: "Text", text: event.text }).map(writeBlock)]
         case "Stopped":
-          stop = told.stop
+          stop = event.stop
           return []
-        case "Reasoning":
-        case "Ended":
-        case "Failed":
+        default:
           return []
       }
     },
     end: (summary) => {
       if (over) return []
       over = true
-      usage = summary.usage
-      const closed = [...begin(), ...close()]
+      const events: Array<WireEvent> = [
+        ...begin("", summary.answeredBy.model),
+        ...blocks.close().map(writeBlock)
+      ]
       if (!stopTold) {
-        closed.push(
-          event("message_delta", {
-            delta: {
-              stop_reason: reasons[stop?.reason ?? "stop"],
-              stop_sequence: stop?.sequence ?? null,
-              stop_details: null,
-              container: null
-            },
-            usage: encodeUsage(usage)
+        const tools = hasTools || blocks.hasTools()
+        const otherwise: Stop = { reason: tools ? "tool_calls" : "stop", raw: "", sequence: undefined }
+        events.push(
+          wire("message_delta", {
+            delta: { ...encodeStop(stop ?? otherwise), container: null },
+            usage: encodeDeltaUsage(summary.usage)
           })
         )
       }
-      return [...closed, event("message_stop", {})]
+      events.push(wire("message_stop", {}))
+      return events
     },
     fail: (problem) => {
       if (over) return []
       over = true
-      return [frame("error", encodeProblem(problem))]
+      return [wire("error", anthropicError(problem))]
     }
   }
 }
 
-/** The class that Anthropic gives to a status (`@anthropic-ai/sdk` 1.12, `src/core/error.ts`). */
-const types: Readonly<Record<number, string>> = {
-  400: "invalid_request_error",
-  401: "authentication_error",
-  402: "billing_error",
-  403: "permission_error",
-  404: "not_found_error",
-  409: "conflict_error",
-  413: "request_too_large",
-  429: "rate_limit_error",
-  504: "timeout_error",
-  529: "overloaded_error"
+const errorTypeOf = (status: number): string => {
+  switch (status) {
+    case 401:
+      return "authentication_error"
+    case 402:
+      return "billing_error"
+    case 403:
+      return "permission_error"
+    case 404:
+      return "not_found_error"
+    case 409:
+      return "conflict_error"
+    case 413:
+      return "request_too_large"
+    case 429:
+      return "rate_limit_error"
+    case 504:
+      return "timeout_error"
+    case 529:
+      return "overloaded_error"
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error"
+  }
 }
 
-const typeOf = (status: number): string =>
-  types[status] ?? (status >= 500 ? "api_error" : "invalid_request_error")
-
-export const encodeProblem = ({ code, message, requestId, status, type }: WireProblem): JsonObject => ({
+const anthropicError = (problem: WireProblem): JsonObject => ({
   type: "error",
-  error: { type: type ?? typeOf(status), message, details: { error_code: code } },
-  request_id: requestId
+  error: {
+    type: problem.type ?? errorTypeOf(problem.status),
+    message: problem.message,
+    details: problem.code === null ? null : { error_code: problem.code }
+  },
+  request_id: problem.requestId
 })
 
-/** The text so far as a turn of the assistant's. Claude refuses one that ends in white space, so that is left to us to keep. */
-const continueFrom = (body: JsonObject, text: string): JsonObject => ({
-  ...body,
-  messages: [
-    ...listOf(body["messages"]),
-    { role: "assistant", content: [{ type: "text", text: text.trimEnd() }] }
-  ]
-})
-
-/** Messages. */
-export const AnthropicMessages: Codec = {
+/** Anthropic's `POST /v1/messages`. */
+export const anthropicMessages: Codec = {
   decodeRequest,
   encodeRequest,
   decodeAnswer,
-  encodeAnswer,
-  reader,
-  writer,
-  encodeProblem,
-  forModel: (body, model, stream) => {
-    const { stream: _, ...rest } = body
-    const kept = Object.fromEntries(Object.entries(rest).filter(([name]) => !REFUSED.has(name)))
-    return { ...kept, model, ...(stream ? { stream } : undefined) }
+  encodeAnswer: (answer, summary) =>
+    encodeMessage(
+      answer.id,
+      answer.model,
+      answer.parts.flatMap(encodeAnswerPart),
+      answer.stop,
+      summary.usage
+    ),
+  reader: makeReader,
+  writer: makeWriter,
+  encodeProblem: anthropicError,
+  /**
+   * Without `temperature`, `top_p` and `top_k`, which version 2026-10-21 refuses and older callers still send. The
+   * gateway pins what it sends to that version; with 2023-06-01 they would have to stay.
+   */
+  addSystem: (body, line) => {
+    const { system } = body
+    if (Array.isArray(system)) return { ...body, system: [...system, { type: "text", text: line }] }
+    return typeof system === "string" ? { ...body, system: withLine(system, line) } : body
   },
-  continueFrom
+  forModel: (body, model, stream) =>
+    present({
+      ...body,
+      model,
+      stream: stream ? true : undefined,
+      temperature: undefined,
+      top_p: undefined,
+      top_k: undefined
+    }),
+  /** As a prefill: Claude goes on within its last turn. Models that take none answer 400. */
+  continueFrom: (body, text) => ({
+    ...body,
+    messages: [
+      ...listAt(body, "messages"),
+      { role: "assistant", content: makeContinuation(text).sent },
+      ...(takesPrefill(stringAt(body, "model") ?? "") ? [] : [{ role: "user", content: GO_ON }])
+    ]
+  })
 }

@@ -111,6 +111,7 @@ export class Attempt {
       switch (event._tag) {
         case "Text":
         case "Reasoning":
+        case "Refusal":
           this.#piece(event.text, now)
           break
         case "ToolCall":

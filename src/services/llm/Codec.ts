@@ -1,6 +1,6 @@
 import type { Result, Schema } from "effect"
 import type { ModelRef, TokenUsage, GuardVerdict } from "../../domain/Llm.ts"
-import type { InvalidRequest } from "../../domain/Problems.ts"
+import type { InvalidField, InvalidRequest } from "../../domain/Problems.ts"
 
 export type JsonObject = { readonly [name: string]: Schema.Json }
 
@@ -50,9 +50,19 @@ export interface Conversation {
   /** Structured output: a JSON schema that the answer has to follow, or just any JSON. */
   readonly format:
     | { readonly _tag: "Json" }
-    | { readonly _tag: "Schema"; readonly name: string; readonly schema: JsonObject }
+    | {
+        readonly _tag: "Schema"
+        readonly name: string
+        readonly schema: JsonObject
+        readonly strict?: boolean | undefined
+      }
     | undefined
   readonly reasoningEffort: string | undefined
+  /**
+   * What the request asks for and only its own dialect can say: a document, a vendor's own tool, several choices. A
+   * provider of that dialect understands it; to ask another would be to leave it out unsaid. Absent where there is none.
+   */
+  readonly untranslatable?: ReadonlyArray<typeof InvalidField.Type>
 }
 
 /** Why a model stopped, an open set: `raw` is what the provider said. */
@@ -70,10 +80,15 @@ export interface Answer {
   readonly usage: TokenUsage | undefined
 }
 
-/** What a stream of any dialect tells. An event that tells none of these yields nothing. */
+/**
+ * What a stream of any dialect tells. An event that tells none of these yields nothing. Tool calls are counted from 0
+ * by `index`, whatever numbers the provider gives them. `Usage` is cumulative: the last one counts.
+ */
 export type StreamEvent =
   | { readonly _tag: "Started"; readonly id: string; readonly model: string }
   | { readonly _tag: "Text"; readonly text: string }
+  | { readonly _tag: "Refusal"; readonly text: string }
+  /** Told, and never written: what a model thought is worth nothing to another vendor's client without its signature. */
   | { readonly _tag: "Reasoning"; readonly text: string }
   | { readonly _tag: "ToolCall"; readonly index: number; readonly id: string; readonly name: string }
   | { readonly _tag: "ToolArguments"; readonly index: number; readonly json: string }
@@ -100,6 +115,8 @@ export interface Summary {
   readonly tenantId: string
   readonly requestId: string
   readonly guard: GuardVerdict
+  /** When the answer began, in seconds since 1970; OpenAI's dialects tell it. 0 where nothing is given. */
+  readonly created?: number
 }
 
 /** A problem as it goes out in a vendor's own error envelope. */
@@ -126,7 +143,15 @@ export interface StreamReader {
  * to add an end mark that the provider forgot.
  */
 export interface StreamWriter {
-  readonly adopt: (events: ReadonlyArray<StreamEvent>) => void
+  /**
+   * `wire` is the frame that the events were read from: it holds the dialect's own counts, which no event tells. A frame
+   * that tells of a failure ends the stream: it is adopted only where nobody goes on.
+   */
+  readonly adopt: (events: ReadonlyArray<StreamEvent>, wire: WireEvent) => void
+  /**
+   * `Usage`, `Stopped`, `Ended` and `Failed` write nothing yet: `end` and `fail` do. A second `Started`, of the provider
+   * that goes on, is not told.
+   */
   readonly write: (event: StreamEvent) => ReadonlyArray<WireEvent>
   /** All that is missing for a whole stream: open blocks closed, stop reason, usage if asked for, end mark. */
   readonly end: (summary: Summary) => ReadonlyArray<WireEvent>
@@ -142,11 +167,20 @@ export interface Codec {
   readonly decodeAnswer: (body: JsonObject) => Result.Result<Answer, string>
   readonly encodeAnswer: (answer: Answer, summary: Summary) => JsonObject
   readonly reader: () => StreamReader
-  /** `usage`: whether the caller asked for a usage chunk (`stream_options.include_usage`). */
-  readonly writer: (options: { readonly usage: boolean }) => StreamWriter
+  /**
+   * `usage`: whether the caller asked for a usage chunk (`stream_options.include_usage`). `created`: when the answer
+   * began, in seconds since 1970 (0 where nothing is given).
+   */
+  readonly writer: (options: { readonly usage: boolean; readonly created?: number }) => StreamWriter
   readonly encodeProblem: (problem: WireProblem) => JsonObject
+  /** The same request with a line more after its system prompt, and nothing else changed. As it is where it has none. */
+  readonly addSystem: (body: JsonObject, line: string) => JsonObject
   /** The same request for another model, ready for a provider of this dialect; all unknown fields untouched. */
   readonly forModel: (body: JsonObject, model: string, stream: boolean) => JsonObject
-  /** The same request with a text so far as the assistant's turn, for a provider to go on from. */
+  /**
+   * The same request with a text so far as the assistant's turn, for a provider to go on from: as it is where the model
+   * does that by itself, else asked for it by a turn of the user. Trailing white space is not sent, since Anthropic
+   * refuses a last turn that ends with it; `Continuation` says how the rest joins.
+   */
   readonly continueFrom: (body: JsonObject, text: string) => JsonObject
 }

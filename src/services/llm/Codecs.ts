@@ -1,14 +1,14 @@
 import type { Dialect } from "../../domain/Llm.ts"
-import { AnthropicMessages } from "./AnthropicMessages.ts"
+import { anthropicMessages } from "./AnthropicMessages.ts"
 import type { Codec } from "./Codec.ts"
-import { Native } from "./Native.ts"
-import { OpenAiChat } from "./OpenAiChat.ts"
-import { OpenAiResponses } from "./OpenAiResponses.ts"
+import { native } from "./Native.ts"
+import { openAiChat } from "./OpenAiChat.ts"
+import { openAiResponses } from "./OpenAiResponses.ts"
 
-/** The codec of each dialect. */
+/** Who reads and writes each dialect. */
 export const codecOf: Readonly<Record<Dialect, Codec>> = {
-  native: Native,
-  "openai-chat": OpenAiChat,
-  "openai-responses": OpenAiResponses,
-  "anthropic-messages": AnthropicMessages
+  native,
+  "openai-chat": openAiChat,
+  "openai-responses": openAiResponses,
+  "anthropic-messages": anthropicMessages
 }

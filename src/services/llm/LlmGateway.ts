@@ -18,6 +18,7 @@ import type { Dialect, ModelRef, TokenUsage } from "../../domain/Llm.ts"
 import { endingModels, modelName } from "../../domain/ModelGroups.ts"
 import { ProviderUnavailable } from "../../domain/Problems.ts"
 import { sumCosts } from "../../domain/Prices.ts"
+import type { LeakWatcher } from "../Canary.ts"
 import { addUsage, Attempt, estimateInput, noUsage } from "./Attempt.ts"
 import type { AttemptRecord, Operation } from "./Attempt.ts"
 import type {
@@ -27,12 +28,14 @@ import type {
   StreamEvent,
   StreamReader,
   Summary,
-  WireEvent
+  WireEvent,
+  WireProblem
 } from "./Codec.ts"
 import { codecOf } from "./Codecs.ts"
 import { describeFault, faultOf, isCallersOwn, isUnwell, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
-import { objectOf } from "./Json.ts"
+import { makeContinuation } from "./Continuation.ts"
+import { jsonAt } from "./JsonAt.ts"
 import { countAlarm, setModelEnd } from "./LlmMetrics.ts"
 import { withoutUsage } from "./OpenAiChat.ts"
 import type { ProviderClient, ProviderStream } from "./Providers.ts"
@@ -84,9 +87,18 @@ export interface Ask {
    */
   readonly circuit: string
   /** Adds who is asking, under a name that tells the provider nothing. */
-  readonly identify: (body: JsonObject, dialect: Dialect) => JsonObject
+  readonly identify: (body: JsonObject, dialect: Dialect, client: ProviderClient) => JsonObject
   /** Called once for each attempt, whoever ended it. Must not wait: a caller's end waits for it. */
   readonly write: (record: AttemptRecord) => Effect.Effect<void>
+}
+
+/** Watches an answer for something that was put into its question. */
+export interface LeakWatch {
+  readonly watcher: () => LeakWatcher
+  /** Once, when it is seen. */
+  readonly onLeak: Effect.Effect<void>
+  /** The answer must not go out, or no further: what to say instead. */
+  readonly problem: Omit<WireProblem, "requestId"> | undefined
 }
 
 export interface GatewayCall extends Ask {
@@ -97,9 +109,15 @@ export interface GatewayCall extends Ask {
   /** Whether a stream ends with its usage: `stream_options.include_usage`. */
   readonly usageAsked: boolean
   readonly resume: boolean
+  /** What looks at the answer for what must not be in it. */
+  readonly watch: LeakWatch | undefined
   readonly requestId: string
   readonly costOf: (ref: ModelRef, usage: TokenUsage) => string | null
-  readonly summary: (known: Pick<Summary, "answeredBy" | "usage" | "costUsd" | "resumed">) => Summary
+  readonly summary: (
+    known: Pick<Summary, "answeredBy" | "usage" | "costUsd" | "resumed" | "created"> & {
+      readonly leaked: boolean
+    }
+  ) => Summary
 }
 
 /** What is no conversation: one vendor's endpoint, as it is. */
@@ -120,7 +138,7 @@ interface Head {
 type GatewayFailure = ProviderUnavailable | ProviderRefused
 
 /** The dialect to speak with a provider: the caller's own where it understands that. */
-const dialectOf = (ref: ModelRef, caller: Dialect): Dialect =>
+export const dialectOf = (ref: ModelRef, caller: Dialect): Dialect =>
   ref.provider === "anthropic"
     ? "anthropic-messages"
     : caller === "openai-responses"
@@ -145,7 +163,7 @@ const headersFor = (client: ProviderClient, headers: Readonly<Record<string, str
     )
   )
 
-const requestOf = (call: GatewayCall, { ref }: Candidate, stream: boolean, soFar: string) => {
+const requestOf = (call: GatewayCall, { client, ref }: Candidate, stream: boolean, soFar: string) => {
   const dialect = dialectOf(ref, call.dialect)
   const codec = codecOf[dialect]
   const asIs = dialect === call.dialect && call.body !== undefined
@@ -156,7 +174,7 @@ const requestOf = (call: GatewayCall, { ref }: Candidate, stream: boolean, soFar
   return {
     dialect,
     path: paths[dialect],
-    body: call.identify(continued, dialect),
+    body: call.identify(continued, dialect, client),
     headers: dialect === call.dialect ? call.headers : {}
   }
 }
@@ -180,7 +198,7 @@ const answererOf = ({ model, provider }: ModelRef, said: string): ModelRef => ({
 })
 
 /** What a stream says that its model is. */
-const saidIn = (frames: ReadonlyArray<Frame>): string => {
+const modelIn = (frames: ReadonlyArray<Frame>): string => {
   const started = frames.flatMap(({ events }) => events).find(({ _tag }) => _tag === "Started")
   return started?._tag === "Started" ? started.model : ""
 }
@@ -190,8 +208,29 @@ interface Frame {
   readonly events: ReadonlyArray<StreamEvent>
 }
 
+const nowSeconds = Effect.map(Clock.currentTimeMillis, (now) => Math.floor(now / 1000))
+
+/** All that an answer says, in text or as a tool's arguments. */
+const saidIn = (parts: Answer["parts"]): string =>
+  parts
+    .map((part) => (part._tag === "ToolCall" ? part.arguments : part._tag === "Image" ? "" : part.text))
+    .join(" ")
+
+/** The same of a piece of a stream. */
+const pieceOf = (event: StreamEvent): string =>
+  event._tag === "Text" || event._tag === "Refusal" || event._tag === "Reasoning"
+    ? event.text
+    : event._tag === "ToolArguments"
+      ? event.json
+      : ""
+
 const isToken = ({ _tag }: StreamEvent) =>
-  _tag === "Text" || _tag === "Reasoning" || _tag === "ToolCall" || _tag === "Stopped" || _tag === "Ended"
+  _tag === "Text" ||
+  _tag === "Reasoning" ||
+  _tag === "Refusal" ||
+  _tag === "ToolCall" ||
+  _tag === "Stopped" ||
+  _tag === "Ended"
 
 const inBand = (event: StreamEvent & { readonly _tag: "Failed" }, { scrub }: ProviderClient) =>
   faultOf("InBand", scrub(event.message), {
@@ -253,10 +292,14 @@ const refusal = (ref: ModelRef, fault: ProviderFault) =>
 export class LlmGateway extends Context.Service<
   LlmGateway,
   {
-    readonly complete: (
-      call: GatewayCall
-    ) => Effect.Effect<
-      Head & { readonly body: JsonObject; readonly answer: Answer; readonly summary: Summary },
+    readonly complete: (call: GatewayCall) => Effect.Effect<
+      Head & {
+        readonly body: JsonObject
+        readonly answer: Answer
+        readonly summary: Summary
+        /** Whether `watch` saw what it looked for. */
+        readonly leaked: boolean
+      },
       GatewayFailure
     >
     /** Returns with the first token. What fails later is told in the stream, or resumed. The scope's end cancels. */
@@ -481,10 +524,11 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     )
     const scope = yield* Effect.scope
     const { candidate, head } = first.opened
+    const created = yield* nowSeconds
     return {
-      answeredBy: answererOf(candidate.ref, saidIn(first.opened.frames)),
+      answeredBy: answererOf(candidate.ref, modelIn(first.opened.frames)),
       headers: headersFor(candidate.client, head.headers),
-      events: Stream.fromPull(Effect.succeed(answerOf(call, first, scope)))
+      events: Stream.fromPull(Effect.succeed(answerOf(call, first, created, scope)))
     }
   })
 
@@ -492,9 +536,10 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
   const answerOf = (
     call: GatewayCall,
     first: { readonly opened: Opened; readonly fault: ProviderFault | undefined },
+    created: number,
     scope: Scope.Scope
   ): Pull.Pull<Arr.NonEmptyReadonlyArray<WireEvent>> => {
-    const writer = codecOf[call.dialect].writer({ usage: call.usageAsked })
+    const writer = codecOf[call.dialect].writer({ usage: call.usageAsked, created })
     let current = first.opened
     let waiting: ReadonlyArray<Frame> = current.frames
     let fault = first.fault
@@ -502,12 +547,15 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     let resumed = false
     let over = false
     let text = ""
-    let toolBegun = false
-    /** White space that the text so far ended with, and that a provider may say again. */
-    let overlap = ""
+    /** A tool's call or a refusal, which nobody can go on with. */
+    let isFinal = false
+    /** The words of a provider that goes on, as they follow the text so far. */
+    let join = (piece: string): string => piece
     let usageBefore = noUsage
     let costBefore: string | null = "0"
     let giveUpAt: number | undefined
+    const watcher = call.watch?.watcher()
+    let leaked = false
     // Whoever comes after the one that answers, then the others once more: in a group of one it is asked again.
     const turn = call.candidates.findIndex((candidate) => candidate === current.candidate)
     let queue = [...call.candidates.slice(turn + 1), ...call.candidates.slice(0, turn + 1)]
@@ -523,9 +571,11 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     const finish = Effect.suspend(() => {
       over = true
       const summary = call.summary({
-        answeredBy: answererOf(current.candidate.ref, saidIn(current.frames)),
+        answeredBy: answererOf(current.candidate.ref, modelIn(current.frames)),
         ...costSoFar(),
-        resumed
+        resumed,
+        created,
+        leaked
       })
       return Effect.as(
         Effect.andThen(current.attempt.close("ok"), Scope.close(current.scope, Exit.void)),
@@ -533,50 +583,35 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       )
     })
 
-    const withoutOverlap = (said: string): string => {
-      if (overlap === "") return said
-      const known = overlap
-      if (known.startsWith(said)) {
-        overlap = known.slice(said.length)
-        return ""
-      }
-      overlap = ""
-      return said.startsWith(known) ? said.slice(known.length) : said
-    }
-
     const writeEvent = (event: StreamEvent): ReadonlyArray<WireEvent> => {
       if (event._tag !== "Text") return writer.write(event)
-      const said = withoutOverlap(event.text)
+      const said = join(event.text)
       if (said === "") return []
       text += said
       return writer.write({ _tag: "Text", text: said })
     }
 
     const passOn = ({ events, wire }: Frame): ReadonlyArray<WireEvent> => {
-      for (const event of events) if (event._tag === "ToolCall") toolBegun = true
+      for (const event of events) if (event._tag === "ToolCall" || event._tag === "Refusal") isFinal = true
       if (!asIs) return events.flatMap(writeEvent)
       for (const event of events) if (event._tag === "Text") text += event.text
       const ended = events.some(({ _tag }) => _tag === "Ended")
       // An end without the usage that was asked for: the writer's has it.
       if (ended && call.usageAsked && current.attempt.usage.estimated) return []
-      writer.adopt(events)
+      writer.adopt(events, wire)
       if (call.usageAsked || call.dialect !== "openai-chat") return [wire]
       const stripped = withoutUsage(wire)
       return stripped === undefined ? [] : [stripped]
     }
 
-    const fail = (detail: string) =>
+    const failWith = (problem: Omit<WireProblem, "requestId">) =>
       Effect.sync(() => {
         over = true
-        return writer.fail({
-          status: 502,
-          code: "ProviderUnavailable",
-          type: null,
-          message: detail,
-          param: null,
-          requestId: call.requestId
-        })
+        return writer.fail({ ...problem, requestId: call.requestId })
       })
+
+    const fail = (detail: string) =>
+      failWith({ status: 502, code: "ProviderUnavailable", type: null, message: detail, param: null })
 
     const broke = Effect.fnUntraced(function* (fault: ProviderFault) {
       const { attempt, candidate } = current
@@ -584,13 +619,13 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       if (attempt.stopped) return yield* finish
       const detail = `${modelName(candidate.ref)}: ${describeFault(fault)}`
       yield* attempt.close("failed", fault)
-      yield* Scope.close(current.scope, Exit.void)
+      yield* Scope.close(current.scope, Exit.fail(fault))
       yield* Effect.ignore(behindBreaker(call.circuit, candidate, Effect.fail(fault)))
       const { costUsd, usage } = costSoFar()
       usageBefore = usage
       costBefore = costUsd
       const now = yield* Clock.currentTimeMillis
-      if (!call.resume || toolBegun || !Arr.isArrayNonEmpty(queue) || now >= (giveUpAt ?? now + 1)) {
+      if (!call.resume || isFinal || !Arr.isArrayNonEmpty(queue) || now >= (giveUpAt ?? now + 1)) {
         return yield* fail(`The answer broke off. ${detail}`)
       }
       const until = yield* endOf(call.deadline)
@@ -608,7 +643,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       waiting = opened.frames
       asIs = false
       resumed = true
-      overlap = opened.dialect === "anthropic-messages" ? text.slice(text.trimEnd().length) : ""
+      join = makeContinuation(text).join
       resumeFault(next.success.fault)
       return []
     })
@@ -617,7 +652,28 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       fault = found
     }
 
-    const take = (frames: ReadonlyArray<Frame>) => {
+    /** Whether these frames are the first that complete what must not be in the answer. */
+    const nowLeaks = (frames: ReadonlyArray<Frame>): boolean => {
+      if (watcher === undefined || leaked) return false
+      for (const { events } of frames) for (const event of events) leaked = watcher.push(pieceOf(event))
+      return leaked
+    }
+
+    const cutOff = Effect.fnUntraced(function* (problem: Omit<WireProblem, "requestId">) {
+      yield* current.attempt.close("cancelled")
+      yield* Scope.close(current.scope, Exit.fail("cut off"))
+      return yield* failWith(problem)
+    })
+
+    const take = (frames: ReadonlyArray<Frame>): Effect.Effect<ReadonlyArray<WireEvent>> => {
+      if (nowLeaks(frames) && call.watch !== undefined) {
+        const { onLeak, problem } = call.watch
+        return Effect.andThen(onLeak, problem === undefined ? passAll(frames) : cutOff(problem))
+      }
+      return passAll(frames)
+    }
+
+    const passAll = (frames: ReadonlyArray<Frame>): Effect.Effect<ReadonlyArray<WireEvent>> => {
       const out = frames.flatMap(passOn)
       return frames.some(({ events }) => events.some(({ _tag }) => _tag === "Ended"))
         ? Effect.map(finish, (end) => [...out, ...end])
@@ -698,12 +754,17 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           const text = answer.usage === undefined ? JSON.stringify(answer.parts) : ""
           attempt.answered(answer.usage, text, yield* Clock.currentTimeMillis)
           const { usage } = attempt.usage
+          const created = yield* nowSeconds
+          const leaked = call.watch?.watcher().push(saidIn(answer.parts)) ?? false
+          if (leaked) yield* call.watch?.onLeak ?? Effect.void
           const answeredBy = answererOf(candidate.ref, answer.model)
           const summary = call.summary({
             answeredBy,
             usage,
             costUsd: call.costOf(candidate.ref, usage),
-            resumed: false
+            resumed: false,
+            created,
+            leaked
           })
           yield* attempt.close("ok")
           return {
@@ -711,7 +772,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
             headers: headersFor(candidate.client, headers),
             body: dialect === call.dialect ? json : codecOf[call.dialect].encodeAnswer(answer, summary),
             answer,
-            summary
+            summary,
+            leaked
           }
         }),
         timeouts.answer,
@@ -738,7 +800,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         Effect.fnUntraced(function* (attempt) {
           const { headers, json, requestId, status } = yield* candidate.client.json({
             path: call.path,
-            body: call.identify({ ...call.body, model: candidate.ref.model }, call.dialect),
+            body: call.identify({ ...call.body, model: candidate.ref.model }, call.dialect, candidate.client),
             headers: call.headers,
             timeout: timeouts.answer
           })
@@ -763,4 +825,4 @@ const watchEndings = Effect.gen(function* () {
 
 /** Whether the caller of a chat stream wants its usage. */
 export const asksForUsage = (dialect: Dialect, body: JsonObject): boolean =>
-  dialect !== "openai-chat" || objectOf(body["stream_options"])["include_usage"] === true
+  dialect !== "openai-chat" || jsonAt(body, "stream_options", "include_usage") === true

@@ -1,223 +1,242 @@
 import { Result, Schema } from "effect"
 import { STATUS_CODES } from "node:http"
+import type { TokenUsage } from "../../domain/Llm.ts"
 import {
   BudgetExceeded,
+  DependencyUnavailable,
+  Forbidden,
   InternalError,
+  InvalidRequest,
   PromptInjectionBlocked,
   ProviderNotConfigured,
-  ProviderUnavailable
+  ProviderUnavailable,
+  RateLimited,
+  RequestTimeout
 } from "../../domain/Problems.ts"
-import type { TokenUsage } from "../../domain/Llm.ts"
-import type { InvalidRequest } from "../../domain/Problems.ts"
 import type {
   Answer,
   Codec,
-  Conversation,
   JsonObject,
   Part,
-  Stop,
-  StreamEvent,
   StreamReader,
   StreamWriter,
   Summary,
   WireEvent,
   WireProblem
 } from "./Codec.ts"
-import {
-  compact,
-  countOf,
-  frame,
-  isObject,
-  listOf,
-  numberOf,
-  parsed,
-  requestDecoder,
-  textOf
-} from "./Json.ts"
+import { makeContinuation } from "./Continuation.ts"
+import { countAt, isJsonObject, jsonAt, listAt, parseObject, present, stringAt } from "./JsonAt.ts"
+import { mergedTurns } from "./MergedTurns.ts"
+import { makeRequestFields } from "./RequestFields.ts"
+import { withSystemLine } from "./SystemLine.ts"
 
-// Our own endpoint: text in, text out, and who answered at what cost. No provider speaks it.
-
-const DONE: WireEvent = { event: undefined, data: "[DONE]" }
+/** Our own `POST /api/v1/llm/completion`: text in, text out, and what it cost. */
 
 const Request = Schema.Struct({
   messages: Schema.Array(
     Schema.Struct({ role: Schema.Literals(["system", "user", "assistant"]), content: Schema.String })
   ).check(Schema.isMinLength(1)),
-  model: Schema.optionalKey(Schema.String),
-  max_tokens: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 16_384 }))),
-  temperature: Schema.optionalKey(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 }))),
-  metadata: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json)),
-  stream: Schema.optionalKey(Schema.Boolean),
-  resume: Schema.optionalKey(Schema.Boolean)
+  max_tokens: Schema.optional(
+    Schema.NullOr(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 16_384 })))
+  ),
+  temperature: Schema.optional(
+    Schema.NullOr(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 })))
+  )
 })
 
-const decode = requestDecoder(Request)
-
-const decodeRequest = (body: JsonObject): Result.Result<Conversation, InvalidRequest> =>
-  Result.map(decode(body), ({ max_tokens, messages, temperature }) => ({
-    system: messages.flatMap(({ content, role }) => (role === "system" ? [content] : [])),
-    turns: messages.flatMap(({ content, role }) =>
-      role === "system" ? [] : [{ role, parts: [{ _tag: "Text", text: content }] }]
+const decodeRequest: Codec["decodeRequest"] = (body) => {
+  const fields = makeRequestFields()
+  const read = fields.read(Request, body, [])
+  if (read === undefined) return fields.refused()
+  return fields.result({
+    system: read.messages.filter((message) => message.role === "system").map((message) => message.content),
+    turns: read.messages.flatMap(({ content, role }) =>
+      role === "system"
+        ? []
+        : [{ role, parts: content === "" ? [] : [{ _tag: "Text" as const, text: content }] }]
     ),
     tools: [],
     toolChoice: undefined,
     parallelToolCalls: undefined,
-    maxTokens: max_tokens,
-    temperature,
+    maxTokens: read.max_tokens ?? undefined,
+    temperature: read.temperature ?? undefined,
     topP: undefined,
     stop: [],
     format: undefined,
     reasoningEffort: undefined
-  }))
+  })
+}
 
-const plainText = (parts: ReadonlyArray<Part>): string =>
+const textOf = (parts: ReadonlyArray<Part>): string =>
   parts.map((part) => (part._tag === "Text" || part._tag === "Refusal" ? part.text : "")).join("")
 
-const encodeRequest = (conversation: Conversation, model: string, stream: boolean): JsonObject =>
-  compact({
-    messages: [
-      ...conversation.system.map((content) => ({ role: "system", content })),
-      ...conversation.turns.map(({ parts, role }) => ({ role, content: plainText(parts) }))
-    ],
-    model,
-    max_tokens: conversation.maxTokens,
-    temperature: conversation.temperature,
-    stream: stream ? true : undefined
-  })
-
-/** It tells no reason: an answer that came is one that stopped. */
-const STOP: Stop = { reason: "stop", raw: "stop", sequence: undefined }
-
-/** Which of the prompt's tokens were cached it does not tell. */
-const usageOf = (json: Schema.Json | undefined): TokenUsage | undefined => {
-  if (!isObject(json) || numberOf(json["prompt_tokens"]) === undefined) return undefined
-  return {
-    input: countOf(json["prompt_tokens"]),
-    cachedRead: 0,
-    cachedWrite: 0,
-    output: countOf(json["completion_tokens"]),
-    reasoning: 0
-  }
-}
-
-/** What an answer and the last event of a stream have in common. */
-const encodeSummary = ({ answeredBy, costUsd, guard, requestId, resumed, tenantId, usage }: Summary) => {
+const encodeUsage = ({ costUsd, usage }: Summary): JsonObject => {
   const prompt = usage.input + usage.cachedRead + usage.cachedWrite
   return {
-    model: answeredBy.model,
-    provider: answeredBy.provider,
-    usage: {
-      prompt_tokens: prompt,
-      completion_tokens: usage.output,
-      total_tokens: prompt + usage.output,
-      cost_usd: costUsd
-    },
-    tenant_id: tenantId,
-    request_id: requestId,
-    guard: { flagged: guard.flagged, score: guard.score, categories: guard.categories },
-    ...(resumed ? { resumed } : undefined)
+    prompt_tokens: prompt,
+    completion_tokens: usage.output,
+    total_tokens: prompt + usage.output,
+    cost_usd: costUsd
   }
 }
 
-const decodeAnswer = (body: JsonObject): Result.Result<Answer, string> => {
-  const text = textOf(body["content"])
-  if (text === undefined) return Result.fail("An answer without content")
-  return Result.succeed({
-    id: textOf(body["request_id"]) ?? "",
-    model: textOf(body["model"]) ?? "",
-    parts: [{ _tag: "Text", text }],
-    stop: STOP,
-    usage: usageOf(body["usage"])
-  })
-}
+/** The native dialect tells sums only: what was cached, and what was reasoning, it does not say. */
+const decodeUsage = (usage: Schema.Json | undefined): TokenUsage | undefined =>
+  isJsonObject(usage)
+    ? {
+        input: countAt(usage, "prompt_tokens"),
+        cachedRead: 0,
+        cachedWrite: 0,
+        output: countAt(usage, "completion_tokens"),
+        reasoning: 0
+      }
+    : undefined
 
-const encodeAnswer: Codec["encodeAnswer"] = (answer, summary) => ({
-  content: plainText(answer.parts),
-  ...encodeSummary(summary)
+/** What a whole answer and the last event of a stream say alike. */
+const encodeSummary = (model: string, summary: Summary): JsonObject => ({
+  model,
+  provider: summary.answeredBy.provider,
+  usage: encodeUsage(summary),
+  tenant_id: summary.tenantId,
+  request_id: summary.requestId,
+  guard: {
+    flagged: summary.guard.flagged,
+    score: summary.guard.score,
+    categories: summary.guard.categories
+  },
+  ...(summary.resumed ? { resumed: true } : {})
 })
 
-/** The problems that a call can end with, for the names and titles which the catalogue gives them. */
-const PROBLEMS = [
-  BudgetExceeded,
-  InternalError,
-  PromptInjectionBlocked,
-  ProviderNotConfigured,
-  ProviderUnavailable
-].map((Problem) => new Problem({}))
-
-/** RFC 9457; a code that is none of ours has `about:blank`, whose title is that of the status (4.2.1). */
-const encodeProblem = ({ code, message, requestId, status }: WireProblem): JsonObject => {
-  const known = PROBLEMS.find((problem) => problem.code === code)
+const makeReader = (): StreamReader => {
+  let started = false
   return {
-    type: known?.type ?? "about:blank",
-    title: known?.title ?? STATUS_CODES[status] ?? "Error",
-    status,
-    detail: message,
-    code,
-    request_id: requestId
-  }
-}
-
-const reader = (): StreamReader => ({
-  read: ({ data }) => {
-    if (data === "[DONE]") return Result.succeed([{ _tag: "Ended" }])
-    const told = parsed(data)
-    if (!isObject(told)) return Result.fail("A frame that is no JSON object")
-    const error = told["error"]
-    if (isObject(error)) {
+    read: (event) => {
+      if (event.data === "") return Result.succeed([])
+      if (event.data.trim() === "[DONE]") return Result.succeed([{ _tag: "Ended" }])
+      const json = parseObject(event.data)
+      if (json === undefined) return Result.fail("a frame that is no JSON object")
+      const error = jsonAt(json, "error")
+      if (isJsonObject(error)) {
+        return Result.succeed([
+          {
+            _tag: "Failed",
+            type: stringAt(error, "type") ?? null,
+            code: stringAt(error, "code") ?? null,
+            message: stringAt(error, "detail") ?? stringAt(error, "title") ?? "The stream failed"
+          }
+        ])
+      }
+      // A stream of ours names its model and its request at the end only.
+      const start = started ? [] : [{ _tag: "Started" as const, id: "", model: "" }]
+      started = true
+      if (jsonAt(json, "done") !== true) {
+        const text = stringAt(json, "delta") ?? ""
+        return Result.succeed([...start, ...(text === "" ? [] : [{ _tag: "Text" as const, text }])])
+      }
+      const usage = decodeUsage(jsonAt(json, "usage"))
       return Result.succeed([
-        {
-          _tag: "Failed",
-          type: textOf(error["type"]) ?? null,
-          code: textOf(error["code"]) ?? null,
-          message: textOf(error["detail"]) ?? textOf(error["title"]) ?? "The call failed"
-        }
+        ...start,
+        { _tag: "Stopped", stop: { reason: "stop", raw: "done", sequence: undefined } },
+        ...(usage === undefined ? [] : [{ _tag: "Usage" as const, usage }])
       ])
     }
-    const text = textOf(told["delta"])
-    if (text !== undefined && text !== "") return Result.succeed([{ _tag: "Text", text }])
-    if (told["done"] !== true) return Result.succeed([])
-    const usage = usageOf(told["usage"])
-    return Result.succeed<ReadonlyArray<StreamEvent>>([
-      { _tag: "Stopped", stop: STOP },
-      ...(usage === undefined ? [] : [{ _tag: "Usage", usage } as const])
-    ])
   }
-})
+}
 
-const writer = (): StreamWriter => {
+const wire = (data: JsonObject): WireEvent => ({ event: undefined, data: JSON.stringify(data) })
+
+const makeWriter: Codec["writer"] = (): StreamWriter => {
+  let doneTold = false
   let over = false
   return {
     adopt: (events) => {
-      over ||= events.some(({ _tag }) => _tag === "Ended" || _tag === "Failed")
+      for (const event of events) {
+        if (event._tag === "Stopped") doneTold = true
+        if (event._tag === "Ended" || event._tag === "Failed") over = true
+      }
     },
     write: (event) =>
-      event._tag === "Text" && event.text !== "" && !over ? [frame(undefined, { delta: event.text })] : [],
+      (event._tag === "Text" || event._tag === "Refusal") && event.text !== "" && !over && !doneTold
+        ? [wire({ delta: event.text })]
+        : [],
     end: (summary) => {
       if (over) return []
       over = true
-      return [frame(undefined, { done: true, ...encodeSummary(summary) }), DONE]
+      return [
+        ...(doneTold ? [] : [wire({ done: true, ...encodeSummary(summary.answeredBy.model, summary) })]),
+        { event: undefined, data: "[DONE]" }
+      ]
     },
     fail: (problem) => {
       if (over) return []
       over = true
-      return [frame(undefined, { error: encodeProblem(problem) })]
+      return [wire({ error: encodeProblem(problem) })]
     }
   }
 }
 
-/** Our own endpoint's dialect. */
-export const Native: Codec = {
+const catalogue = [
+  new BudgetExceeded(),
+  new DependencyUnavailable(),
+  new Forbidden(),
+  new InternalError(),
+  new InvalidRequest(),
+  new PromptInjectionBlocked({}),
+  new ProviderNotConfigured(),
+  new ProviderUnavailable(),
+  new RateLimited(),
+  new RequestTimeout()
+]
+
+/** RFC 9457. What is in no catalogue of ours, as a provider's own code, is `about:blank` with the status's title (4.2.1). */
+const encodeProblem = (problem: WireProblem): JsonObject => {
+  const ours = catalogue.find(({ code }) => code === problem.code)
+  return present({
+    type: ours?.type ?? "about:blank",
+    title: ours?.title ?? STATUS_CODES[problem.status] ?? "Error",
+    status: problem.status,
+    detail: problem.message,
+    code: problem.code ?? undefined,
+    request_id: problem.requestId
+  })
+}
+
+export const native: Codec = {
   decodeRequest,
-  encodeRequest,
-  decodeAnswer,
-  encodeAnswer,
-  reader,
-  writer,
+  encodeRequest: (conversation, model, stream) =>
+    present({
+      model,
+      messages: [
+        ...conversation.system.map((content) => ({ role: "system", content })),
+        ...mergedTurns(conversation.turns).map((turn) => ({ role: turn.role, content: textOf(turn.parts) }))
+      ],
+      max_tokens: conversation.maxTokens,
+      temperature: conversation.temperature,
+      stream: stream ? true : undefined
+    }),
+  decodeAnswer: (body) => {
+    const content = stringAt(body, "content")
+    if (content === undefined) return Result.fail("an answer without content")
+    const answer: Answer = {
+      id: stringAt(body, "request_id") ?? "",
+      model: stringAt(body, "model") ?? "",
+      parts: content === "" ? [] : [{ _tag: "Text", text: content }],
+      stop: { reason: "stop", raw: "", sequence: undefined },
+      usage: decodeUsage(jsonAt(body, "usage"))
+    }
+    return Result.succeed(answer)
+  },
+  encodeAnswer: (answer, summary) => ({
+    content: textOf(answer.parts),
+    ...encodeSummary(answer.model, summary)
+  }),
+  reader: makeReader,
+  writer: makeWriter,
   encodeProblem,
-  forModel: (body, model, stream) => ({ ...body, model, stream }),
+  addSystem: (body, line) => ({ ...body, messages: withSystemLine(listAt(body, "messages"), line) }),
+  forModel: (body, model, stream) => present({ ...body, model, stream: stream ? true : undefined }),
   continueFrom: (body, text) => ({
     ...body,
-    messages: [...listOf(body["messages"]), { role: "assistant", content: text }]
+    messages: [...listAt(body, "messages"), { role: "assistant", content: makeContinuation(text).sent }]
   })
 }

@@ -1,6 +1,5 @@
-import { Result, Schema } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import type { TokenUsage } from "../../domain/Llm.ts"
-import { InvalidRequest } from "../../domain/Problems.ts"
 import type {
   Answer,
   Codec,
@@ -14,319 +13,376 @@ import type {
   Tool,
   ToolChoice,
   Turn,
-  WireEvent,
-  WireProblem
+  WireEvent
 } from "./Codec.ts"
-import {
-  compact,
-  countOf,
-  frame,
-  isObject,
-  listOf,
-  numberOf,
-  objectOf,
-  parsed,
-  requestDecoder,
-  textOf
-} from "./Json.ts"
+import { GO_ON, makeContinuation } from "./Continuation.ts"
+import { countAt, isJsonObject, jsonAt, listAt, numberAt, parseObject, present, stringAt } from "./JsonAt.ts"
+import { mergedTurns } from "./MergedTurns.ts"
+import { openAiError } from "./OpenAiError.ts"
+import { makeRequestFields } from "./RequestFields.ts"
+import type { RequestFields } from "./RequestFields.ts"
+import { withSystemLine } from "./SystemLine.ts"
 
-// OpenAI's Chat Completions, as `openai` 7.57 sends and parses them (`src/resources/chat/completions`).
+/** OpenAI's chat completions, as `openai` 7.57 types them. */
 
-const DONE: WireEvent = { event: undefined, data: "[DONE]" }
-
-const JsonMembers = Schema.Record(Schema.String, Schema.Json)
-
-const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
-const ImagePart = Schema.Struct({
-  type: Schema.Literal("image_url"),
-  image_url: Schema.Struct({ url: Schema.String, detail: Schema.optionalKey(Schema.String) })
-})
-const RefusalPart = Schema.Struct({ type: Schema.Literal("refusal"), refusal: Schema.String })
-const ContentPart = Schema.Union([TextPart, ImagePart, RefusalPart])
-const Content = Schema.Union([Schema.String, Schema.Array(ContentPart)])
-
-const Calls = Schema.Array(
-  Schema.Struct({
-    id: Schema.String,
-    type: Schema.Literal("function"),
-    function: Schema.Struct({ name: Schema.String, arguments: Schema.String })
-  })
+const JsonRecord = Schema.Record(Schema.String, Schema.Json)
+const NullOrString = Schema.optional(Schema.NullOr(Schema.String))
+const NullOrNumber = Schema.optional(Schema.NullOr(Schema.Finite))
+const NullOrBoolean = Schema.optional(Schema.NullOr(Schema.Boolean))
+const NullOrTokens = Schema.optional(
+  Schema.NullOr(Schema.Finite.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(1)))
 )
 
-const Message = Schema.Union([
-  Schema.Struct({ role: Schema.Literals(["system", "developer"]), content: Content }),
-  Schema.Struct({ role: Schema.Literal("user"), content: Content }),
-  Schema.Struct({
-    role: Schema.Literal("assistant"),
-    content: Schema.optionalKey(Schema.NullOr(Content)),
-    refusal: Schema.optionalKey(Schema.NullOr(Schema.String)),
-    tool_calls: Schema.optionalKey(Schema.NullOr(Calls))
-  }),
-  Schema.Struct({ role: Schema.Literal("tool"), tool_call_id: Schema.String, content: Content })
-])
-
 const Request = Schema.Struct({
-  messages: Schema.Array(Message).check(Schema.isMinLength(1)),
-  tools: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Array(
-        Schema.Struct({
-          type: Schema.Literal("function"),
-          function: Schema.Struct({
-            name: Schema.String,
-            description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-            parameters: Schema.optionalKey(Schema.NullOr(JsonMembers)),
-            strict: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
-          })
-        })
-      )
-    )
-  ),
-  tool_choice: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Union([
-        Schema.Literals(["none", "auto", "required"]),
-        Schema.Struct({
-          type: Schema.Literal("function"),
-          function: Schema.Struct({ name: Schema.String })
-        })
-      ])
-    )
-  ),
-  parallel_tool_calls: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-  max_tokens: Schema.optionalKey(Schema.NullOr(Schema.Int)),
-  max_completion_tokens: Schema.optionalKey(Schema.NullOr(Schema.Int)),
-  temperature: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  top_p: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  stop: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.String)]))),
-  response_format: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Union([
-        Schema.Struct({ type: Schema.Literals(["text", "json_object"]) }),
-        Schema.Struct({
-          type: Schema.Literal("json_schema"),
-          json_schema: Schema.Struct({
-            name: Schema.String,
-            schema: Schema.optionalKey(JsonMembers)
-          })
-        })
-      ])
-    )
-  ),
-  reasoning_effort: Schema.optionalKey(Schema.NullOr(Schema.String)),
-  n: Schema.optionalKey(Schema.NullOr(Schema.Int))
+  messages: Schema.Array(JsonRecord),
+  tools: Schema.optional(Schema.NullOr(Schema.Array(JsonRecord))),
+  tool_choice: Schema.optional(Schema.NullOr(Schema.Union([Schema.String, JsonRecord]))),
+  parallel_tool_calls: NullOrBoolean,
+  max_completion_tokens: NullOrTokens,
+  max_tokens: NullOrTokens,
+  temperature: NullOrNumber,
+  top_p: NullOrNumber,
+  stop: Schema.optional(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.String)]))),
+  response_format: Schema.optional(Schema.NullOr(JsonRecord)),
+  reasoning_effort: NullOrString,
+  n: NullOrNumber,
+  modalities: Schema.optional(Schema.NullOr(Schema.Array(Schema.String))),
+  web_search_options: Schema.optional(Schema.NullOr(JsonRecord)),
+  functions: Schema.optional(Schema.NullOr(Schema.Array(JsonRecord)))
 })
 
-const decode = requestDecoder(Request)
+const Role = Schema.Literals(["system", "developer", "user", "assistant", "tool", "function"])
+const Content = Schema.optional(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(JsonRecord)])))
+const TextPart = Schema.Struct({ text: Schema.String })
+const RefusalPart = Schema.Struct({ refusal: Schema.String })
+const ImagePart = Schema.Struct({ image_url: Schema.Struct({ url: Schema.String, detail: NullOrString }) })
+const ToolCalls = Schema.optional(Schema.NullOr(Schema.Array(JsonRecord)))
+const FunctionCall = Schema.Struct({
+  id: Schema.String,
+  function: Schema.Struct({ name: Schema.String, arguments: Schema.String })
+})
+const FunctionTool = Schema.Struct({
+  function: Schema.Struct({
+    name: Schema.String,
+    description: NullOrString,
+    parameters: Schema.optional(Schema.NullOr(JsonRecord)),
+    strict: NullOrBoolean
+  })
+})
+const NamedFunction = Schema.Struct({ function: Schema.Struct({ name: Schema.String }) })
+const JsonSchemaFormat = Schema.Struct({
+  json_schema: Schema.Struct({
+    name: Schema.String,
+    schema: Schema.optional(Schema.NullOr(JsonRecord)),
+    strict: NullOrBoolean
+  })
+})
 
-const partsOf = (content: typeof Content.Type): ReadonlyArray<Part> =>
-  typeof content === "string"
-    ? [{ _tag: "Text", text: content }]
-    : content.map((part): Part => {
-        switch (part.type) {
-          case "text":
-            return { _tag: "Text", text: part.text }
-          case "image_url":
-            return { _tag: "Image", url: part.image_url.url, detail: part.image_url.detail }
-          case "refusal":
-            return { _tag: "Refusal", text: part.refusal }
+type Path = ReadonlyArray<string | number>
+
+const decodeContent = (
+  fields: RequestFields,
+  content: typeof Content.Type,
+  path: Path
+): ReadonlyArray<Part> => {
+  if (content === undefined || content === null) return []
+  if (Predicate.isString(content)) return content === "" ? [] : [{ _tag: "Text", text: content }]
+  const parts: Array<Part> = []
+  for (const [index, part] of content.entries()) {
+    const at = [...path, index]
+    switch (fields.read(Schema.String, part["type"], [...at, "type"])) {
+      case undefined:
+        break
+      case "text": {
+        const text = fields.read(TextPart, part, at)?.text
+        if (text !== undefined && text !== "") parts.push({ _tag: "Text", text })
+        break
+      }
+      case "refusal": {
+        const text = fields.read(RefusalPart, part, at)?.refusal
+        if (text !== undefined && text !== "") parts.push({ _tag: "Refusal", text })
+        break
+      }
+      case "image_url": {
+        const image = fields.read(ImagePart, part, at)?.image_url
+        if (image !== undefined)
+          parts.push({ _tag: "Image", url: image.url, detail: image.detail ?? undefined })
+        break
+      }
+      default:
+        fields.untranslatable(at, `content of type ${String(part["type"])}`)
+    }
+  }
+  return parts
+}
+
+const textOf = (parts: ReadonlyArray<Part>): string =>
+  parts.map((part) => (part._tag === "Text" ? part.text : "")).join("")
+
+const decodeToolCalls = (fields: RequestFields, value: unknown, path: Path): ReadonlyArray<Part> =>
+  (fields.read(ToolCalls, value, path) ?? []).flatMap((call, index): ReadonlyArray<Part> => {
+    const at = [...path, index]
+    if (call["type"] !== undefined && call["type"] !== "function") {
+      fields.untranslatable(at, "a tool call that is no function")
+      return []
+    }
+    const read = fields.read(FunctionCall, call, at)
+    return read === undefined
+      ? []
+      : [{ _tag: "ToolCall", id: read.id, name: read.function.name, arguments: read.function.arguments }]
+  })
+
+const decodeMessages = (fields: RequestFields, messages: ReadonlyArray<JsonObject>) => {
+  const system: Array<string> = []
+  const turns: Array<Turn> = []
+  for (const [index, message] of messages.entries()) {
+    const at = ["messages", index]
+    const role = fields.read(Role, message["role"], [...at, "role"])
+    const content = fields.read(Content, message["content"], [...at, "content"])
+    const parts = decodeContent(fields, content, [...at, "content"])
+    switch (role) {
+      case "system":
+      case "developer":
+        system.push(textOf(parts))
+        break
+      case "user":
+        if (content === undefined || content === null)
+          fields.refuse([...at, "content"], "Expected string or array")
+        turns.push({ role: "user", parts })
+        break
+      case "tool": {
+        const id = fields.read(Schema.String, message["tool_call_id"], [...at, "tool_call_id"])
+        if (id !== undefined) {
+          turns.push({
+            role: "user",
+            parts: [{ _tag: "ToolResult", id, text: textOf(parts), isError: false }]
+          })
         }
-      })
-
-const plainText = (parts: ReadonlyArray<Part>): string =>
-  parts.map((part) => (part._tag === "Text" || part._tag === "Refusal" ? part.text : "")).join("")
-
-const turnOf = (message: typeof Message.Type): Turn => {
-  switch (message.role) {
-    case "tool":
-      return {
-        role: "user",
-        parts: [
-          {
-            _tag: "ToolResult",
-            id: message.tool_call_id,
-            text: plainText(partsOf(message.content)),
-            isError: false
-          }
-        ]
+        break
       }
-    case "assistant":
-      return {
-        role: "assistant",
-        parts: [
-          ...partsOf(message.content ?? []),
-          ...(message.refusal ? [{ _tag: "Refusal", text: message.refusal } as const] : []),
-          ...(message.tool_calls ?? []).map((call): Part => ({
-            _tag: "ToolCall",
-            id: call.id,
-            name: call.function.name,
-            arguments: call.function.arguments
-          }))
-        ]
+      case "assistant": {
+        const refusal = fields.read(NullOrString, message["refusal"], [...at, "refusal"])
+        const said: ReadonlyArray<Part> =
+          refusal === undefined || refusal === null || refusal === ""
+            ? []
+            : [{ _tag: "Refusal", text: refusal }]
+        const calls = decodeToolCalls(fields, message["tool_calls"], [...at, "tool_calls"])
+        turns.push({ role: "assistant", parts: [...parts, ...said, ...calls] })
+        break
       }
+      case "function":
+        fields.untranslatable(at, "a message of role function")
+        break
+      default:
+        break
+    }
+  }
+  return { system, turns }
+}
+
+const decodeTools = (fields: RequestFields, tools: ReadonlyArray<JsonObject>): ReadonlyArray<Tool> =>
+  tools.flatMap((tool, index): ReadonlyArray<Tool> => {
+    const at = ["tools", index]
+    const type = fields.read(Schema.String, tool["type"], [...at, "type"])
+    if (type === undefined) return []
+    if (type !== "function") {
+      fields.untranslatable(at, `a tool of type ${type}`)
+      return []
+    }
+    const read = fields.read(FunctionTool, tool, at)?.function
+    if (read === undefined) return []
+    return [
+      {
+        name: read.name,
+        description: read.description ?? undefined,
+        parameters: read.parameters ?? { type: "object", properties: {} },
+        strict: read.strict ?? undefined
+      }
+    ]
+  })
+
+const decodeToolChoice = (
+  fields: RequestFields,
+  choice: string | JsonObject | null | undefined
+): ToolChoice | undefined => {
+  if (choice === undefined || choice === null) return undefined
+  if (!isJsonObject(choice)) {
+    const word = fields.read(Schema.Literals(["auto", "none", "required"]), choice, ["tool_choice"])
+    if (word === undefined) return undefined
+    return word === "auto" ? { _tag: "Auto" } : word === "none" ? { _tag: "None" } : { _tag: "Required" }
+  }
+  const type = fields.read(Schema.String, choice["type"], ["tool_choice", "type"])
+  if (type !== undefined && type !== "function") {
+    fields.untranslatable(["tool_choice"], `a tool choice of type ${type}`)
+    return undefined
+  }
+  const named = fields.read(NamedFunction, choice, ["tool_choice"])
+  return named === undefined ? undefined : { _tag: "Tool", name: named.function.name }
+}
+
+const decodeFormat = (
+  fields: RequestFields,
+  format: JsonObject | null | undefined
+): Conversation["format"] => {
+  if (format === undefined || format === null) return undefined
+  const at = ["response_format"]
+  switch (fields.read(Schema.String, format["type"], [...at, "type"])) {
+    case "json_object":
+      return { _tag: "Json" }
+    case "json_schema": {
+      const read = fields.read(JsonSchemaFormat, format, at)?.json_schema
+      if (read === undefined) return undefined
+      return { _tag: "Schema", name: read.name, schema: read.schema ?? {}, strict: read.strict ?? undefined }
+    }
+    case undefined:
+    case "text":
+      return undefined
     default:
-      return { role: "user", parts: partsOf(message.content) }
+      fields.untranslatable(at, `a format of type ${String(format["type"])}`)
+      return undefined
   }
 }
 
-const choiceOf = (choice: typeof Request.Type.tool_choice): ToolChoice | undefined => {
-  if (choice === undefined || choice === null) return undefined
-  if (typeof choice === "object") return { _tag: "Tool", name: choice.function.name }
-  return { _tag: choice === "none" ? "None" : choice === "auto" ? "Auto" : "Required" }
+const decodeRequest: Codec["decodeRequest"] = (body) => {
+  const fields = makeRequestFields()
+  const read = fields.read(Request, body, [])
+  if (read === undefined) return fields.refused()
+  if (read.n !== undefined && read.n !== null && read.n > 1)
+    fields.untranslatable(["n"], "more than one choice")
+  if (read.modalities?.some((modality) => modality !== "text") === true) {
+    fields.untranslatable(["modalities"], "an answer in sound")
+  }
+  if (read.web_search_options !== undefined && read.web_search_options !== null) {
+    fields.untranslatable(["web_search_options"], "a search by the provider")
+  }
+  if (read.functions !== undefined && read.functions !== null)
+    fields.untranslatable(["functions"], "functions")
+  const stop = read.stop ?? []
+  return fields.result({
+    ...decodeMessages(fields, read.messages),
+    tools: decodeTools(fields, read.tools ?? []),
+    toolChoice: decodeToolChoice(fields, read.tool_choice),
+    parallelToolCalls: read.parallel_tool_calls ?? undefined,
+    maxTokens: read.max_completion_tokens ?? read.max_tokens ?? undefined,
+    temperature: read.temperature ?? undefined,
+    topP: read.top_p ?? undefined,
+    stop: Predicate.isString(stop) ? [stop] : stop,
+    format: decodeFormat(fields, read.response_format),
+    reasoningEffort: read.reasoning_effort ?? undefined
+  })
 }
 
-const decodeRequest = (body: JsonObject): Result.Result<Conversation, InvalidRequest> =>
-  Result.flatMap(decode(body), (request) => {
-    if ((request.n ?? 1) > 1) {
-      return Result.fail(
-        new InvalidRequest({
-          detail: "The body is invalid",
-          errors: [{ path: ["n"], message: "Expected 1: this model gives one answer" }]
-        })
-      )
-    }
-    const format = request.response_format
-    const stop = request.stop ?? []
-    return Result.succeed<Conversation>({
-      system: request.messages.flatMap((message) =>
-        message.role === "system" || message.role === "developer" ? [plainText(partsOf(message.content))] : []
-      ),
-      turns: request.messages.flatMap((message) =>
-        message.role === "system" || message.role === "developer" ? [] : [turnOf(message)]
-      ),
-      tools: (request.tools ?? []).map(({ function: { description, name, parameters, strict } }): Tool => ({
-        name,
-        description: description ?? undefined,
-        parameters: parameters ?? { type: "object", properties: {} },
-        strict: strict ?? undefined
-      })),
-      toolChoice: choiceOf(request.tool_choice),
-      parallelToolCalls: request.parallel_tool_calls ?? undefined,
-      maxTokens: request.max_completion_tokens ?? request.max_tokens ?? undefined,
-      temperature: request.temperature ?? undefined,
-      topP: request.top_p ?? undefined,
-      stop: typeof stop === "string" ? [stop] : stop,
-      format:
-        format?.type === "json_schema"
-          ? { _tag: "Schema", name: format.json_schema.name, schema: format.json_schema.schema ?? {} }
-          : format?.type === "json_object"
-            ? { _tag: "Json" }
-            : undefined,
-      reasoningEffort: request.reasoning_effort ?? undefined
-    })
-  })
-
-const contentOf = (parts: ReadonlyArray<Part>): Schema.Json => {
-  if (parts.every((part) => part._tag === "Text")) return plainText(parts)
+const encodeUserParts = (parts: ReadonlyArray<Part>): Schema.Json => {
+  const [first] = parts
+  if (parts.length === 1 && first?._tag === "Text") return first.text
   return parts.flatMap((part): ReadonlyArray<JsonObject> => {
     if (part._tag === "Text") return [{ type: "text", text: part.text }]
     if (part._tag === "Image") {
-      return [{ type: "image_url", image_url: compact({ url: part.url, detail: part.detail }) }]
+      return [{ type: "image_url", image_url: present({ url: part.url, detail: part.detail }) }]
     }
     return []
   })
 }
 
-/** A turn of ours is several messages there: results of tools have a role of their own, and come first. */
-const messagesOf = ({ parts, role }: Turn): ReadonlyArray<JsonObject> => {
-  const results = parts.flatMap((part) =>
-    part._tag === "ToolResult" ? [{ role: "tool", tool_call_id: part.id, content: part.text }] : []
-  )
-  const calls = parts.flatMap((part) =>
-    part._tag === "ToolCall"
-      ? [{ id: part.id, type: "function", function: { name: part.name, arguments: part.arguments } }]
-      : []
-  )
-  const rest = parts.filter((part) => part._tag !== "ToolResult" && part._tag !== "ToolCall")
-  if (role === "user") return rest.length === 0 ? results : [...results, { role, content: contentOf(rest) }]
-  const text = plainText(rest)
+const encodeCall = (part: Extract<Part, { _tag: "ToolCall" }>): JsonObject => ({
+  id: part.id,
+  type: "function",
+  function: { name: part.name, arguments: part.arguments }
+})
+
+const encodeAssistant = (parts: ReadonlyArray<Part>): JsonObject => {
+  const said = parts.filter((part) => part._tag === "Text")
+  const refusals = parts.filter((part) => part._tag === "Refusal")
+  const calls = parts.filter((part) => part._tag === "ToolCall")
+  const [only] = said
+  return present({
+    role: "assistant",
+    content:
+      said.length === 1 && only !== undefined
+        ? only.text
+        : said.length === 0
+          ? null
+          : said.map((part) => ({ type: "text", text: part.text })),
+    refusal: refusals.length === 0 ? undefined : refusals.map((part) => part.text).join(""),
+    tool_calls: calls.length === 0 ? undefined : calls.map(encodeCall)
+  })
+}
+
+const encodeTurn = (turn: Turn): ReadonlyArray<JsonObject> => {
+  if (turn.role === "assistant") return [encodeAssistant(turn.parts)]
+  // Results follow right upon the calls, before anything else that the user says.
+  const results = turn.parts.filter((part) => part._tag === "ToolResult")
+  const rest = turn.parts.filter((part) => part._tag !== "ToolResult")
   return [
-    compact({
-      role,
-      content: text === "" && calls.length > 0 ? null : text,
-      tool_calls: calls.length > 0 ? calls : undefined
-    })
+    ...results.map((part) => ({ role: "tool", tool_call_id: part.id, content: part.text })),
+    ...(rest.length === 0 ? [] : [{ role: "user", content: encodeUserParts(rest) }])
   ]
 }
 
-const encodeChoice = (choice: ToolChoice | undefined): Schema.Json | undefined => {
-  switch (choice?._tag) {
-    case undefined:
-      return undefined
-    case "Tool":
-      return { type: "function", function: { name: choice.name } }
+const encodeToolChoice = (choice: ToolChoice): Schema.Json => {
+  switch (choice._tag) {
     case "Auto":
       return "auto"
     case "None":
       return "none"
     case "Required":
       return "required"
+    case "Tool":
+      return { type: "function", function: { name: choice.name } }
   }
 }
 
-const encodeRequest = (conversation: Conversation, model: string, stream: boolean): JsonObject => {
-  const { format } = conversation
-  return compact({
+const encodeFormat = (format: NonNullable<Conversation["format"]>): JsonObject =>
+  format._tag === "Json"
+    ? { type: "json_object" }
+    : {
+        type: "json_schema",
+        json_schema: present({ name: format.name, schema: format.schema, strict: format.strict })
+      }
+
+const encodeRequest: Codec["encodeRequest"] = (conversation, model, stream) =>
+  present({
     model,
     messages: [
       ...conversation.system.map((content) => ({ role: "system", content })),
-      ...conversation.turns.flatMap(messagesOf)
+      ...mergedTurns(conversation.turns).flatMap(encodeTurn)
     ],
     tools:
       conversation.tools.length === 0
         ? undefined
-        : conversation.tools.map(({ description, name, parameters, strict }) => ({
+        : conversation.tools.map((tool) => ({
             type: "function",
-            function: compact({ name, description, parameters, strict })
+            function: present({
+              name: tool.name,
+              description: tool.description,
+              parameters: tool.parameters,
+              strict: tool.strict
+            })
           })),
-    tool_choice: encodeChoice(conversation.toolChoice),
-    parallel_tool_calls: conversation.parallelToolCalls,
-    // The models of today refuse `max_tokens`.
+    tool_choice:
+      conversation.toolChoice === undefined ? undefined : encodeToolChoice(conversation.toolChoice),
+    parallel_tool_calls: conversation.tools.length === 0 ? undefined : conversation.parallelToolCalls,
+    // `max_tokens` is refused by the reasoning models.
     max_completion_tokens: conversation.maxTokens,
     temperature: conversation.temperature,
     top_p: conversation.topP,
     stop: conversation.stop.length === 0 ? undefined : conversation.stop,
-    response_format:
-      format === undefined
-        ? undefined
-        : format._tag === "Json"
-          ? { type: "json_object" }
-          : { type: "json_schema", json_schema: { name: format.name, strict: true, schema: format.schema } },
+    response_format: conversation.format === undefined ? undefined : encodeFormat(conversation.format),
     reasoning_effort: conversation.reasoningEffort,
-    ...(stream ? { stream: true, stream_options: { include_usage: true } } : undefined)
+    stream: stream ? true : undefined,
+    stream_options: stream ? { include_usage: true } : undefined
   })
-}
 
-const stopOf = (raw: string): Stop => {
-  switch (raw) {
-    case "stop":
-    case "length":
-    case "tool_calls":
-    case "content_filter":
-      return { reason: raw, raw, sequence: undefined }
-    case "function_call":
-      return { reason: "tool_calls", raw, sequence: undefined }
-    default:
-      return { reason: "other", raw, sequence: undefined }
-  }
-}
-
-/** What OpenAI calls a stop. A `pause` has no name there. */
-const reasonOf = ({ reason }: Stop): string =>
-  reason === "stop_sequence" || reason === "pause" || reason === "other" ? "stop" : reason
-
-/** `prompt_tokens` include the cached ones, and `completion_tokens` the reasoning. */
-const usageOf = (json: Schema.Json | undefined): TokenUsage | undefined => {
-  if (!isObject(json) || numberOf(json["prompt_tokens"]) === undefined) return undefined
-  const details = objectOf(json["prompt_tokens_details"])
-  const cachedRead = countOf(details["cached_tokens"])
-  const cachedWrite = countOf(details["cache_write_tokens"])
+const decodeUsage = (usage: Schema.Json | undefined): TokenUsage | undefined => {
+  if (!isJsonObject(usage)) return undefined
+  const cachedRead = countAt(usage, "prompt_tokens_details", "cached_tokens")
+  const cachedWrite = countAt(usage, "prompt_tokens_details", "cache_write_tokens")
   return {
-    input: Math.max(0, countOf(json["prompt_tokens"]) - cachedRead - cachedWrite),
+    input: Math.max(0, countAt(usage, "prompt_tokens") - cachedRead - cachedWrite),
     cachedRead,
     cachedWrite,
-    output: countOf(json["completion_tokens"]),
-    reasoning: countOf(objectOf(json["completion_tokens_details"])["reasoning_tokens"])
+    output: countAt(usage, "completion_tokens"),
+    reasoning: countAt(usage, "completion_tokens_details", "reasoning_tokens")
   }
 }
 
@@ -336,296 +392,337 @@ const encodeUsage = (usage: TokenUsage): JsonObject => {
     prompt_tokens: prompt,
     completion_tokens: usage.output,
     total_tokens: prompt + usage.output,
-    prompt_tokens_details: {
-      cached_tokens: usage.cachedRead,
-      cache_write_tokens: usage.cachedWrite,
-      audio_tokens: 0
-    },
-    completion_tokens_details: { reasoning_tokens: usage.reasoning, audio_tokens: 0 }
+    prompt_tokens_details: { cached_tokens: usage.cachedRead, cache_write_tokens: usage.cachedWrite },
+    completion_tokens_details: { reasoning_tokens: usage.reasoning }
   }
 }
 
-const decodeAnswer = (body: JsonObject): Result.Result<Answer, string> => {
-  const choice = listOf(body["choices"])[0]
-  if (!isObject(choice)) return Result.fail("An answer without choices")
-  const message = objectOf(choice["message"])
-  const text = textOf(message["content"])
-  const refusal = textOf(message["refusal"])
-  return Result.succeed({
-    id: textOf(body["id"]) ?? "",
-    model: textOf(body["model"]) ?? "",
-    parts: [
-      ...(text === undefined ? [] : [{ _tag: "Text", text } as const]),
-      ...(refusal === undefined ? [] : [{ _tag: "Refusal", text: refusal } as const]),
-      ...listOf(message["tool_calls"]).map((call): Part => {
-        const called = objectOf(objectOf(call)["function"])
-        return {
-          _tag: "ToolCall",
-          id: textOf(objectOf(call)["id"]) ?? "",
-          name: textOf(called["name"]) ?? "",
-          arguments: textOf(called["arguments"]) ?? ""
-        }
-      })
-    ],
-    stop: stopOf(textOf(choice["finish_reason"]) ?? ""),
-    usage: usageOf(body["usage"])
-  })
+const decodeStop = (raw: string): Stop => {
+  const stop = (reason: Stop["reason"]): Stop => ({ reason, raw, sequence: undefined })
+  switch (raw) {
+    case "stop":
+      return stop("stop")
+    case "length":
+      return stop("length")
+    case "tool_calls":
+    case "function_call":
+      return stop("tool_calls")
+    case "content_filter":
+      return stop("content_filter")
+    default:
+      return stop("other")
+  }
 }
 
-/** OpenAI's ids begin so; a client may look. */
-const idOf = (id: string): string => (id.startsWith("chatcmpl") ? id : `chatcmpl-${id}`)
+/** A pause is an answer that is not finished, for which this dialect has no other word than `length`. */
+const encodeStop = (stop: Stop): string => {
+  switch (stop.reason) {
+    case "stop":
+    case "stop_sequence":
+      return "stop"
+    case "length":
+    case "pause":
+      return "length"
+    case "tool_calls":
+      return "tool_calls"
+    case "content_filter":
+      return "content_filter"
+    case "other":
+      return stop.raw === "" ? "stop" : stop.raw
+  }
+}
 
-/** When an answer was made: nothing depends on it, and a codec has no clock. */
-const CREATED = 0
+const decodeAnswer: Codec["decodeAnswer"] = (body) => {
+  const [choice] = listAt(body, "choices")
+  const message = jsonAt(choice, "message")
+  if (message === undefined) return Result.fail("an answer without choices[0].message")
+  const text = stringAt(message, "content") ?? ""
+  const refusal = stringAt(message, "refusal") ?? ""
+  const calls = listAt(message, "tool_calls").map((call): Part => ({
+    _tag: "ToolCall",
+    id: stringAt(call, "id") ?? "",
+    name: stringAt(call, "function", "name") ?? "",
+    arguments: stringAt(call, "function", "arguments") ?? ""
+  }))
+  const answer: Answer = {
+    id: stringAt(body, "id") ?? "",
+    model: stringAt(body, "model") ?? "",
+    parts: [
+      ...(text === "" ? [] : [{ _tag: "Text" as const, text }]),
+      ...(refusal === "" ? [] : [{ _tag: "Refusal" as const, text: refusal }]),
+      ...calls
+    ],
+    stop: decodeStop(stringAt(choice, "finish_reason") ?? ""),
+    usage: decodeUsage(jsonAt(body, "usage"))
+  }
+  return Result.succeed(answer)
+}
 
 const encodeAnswer: Codec["encodeAnswer"] = (answer, summary) => {
-  const text = answer.parts.flatMap((part) => (part._tag === "Text" ? [part.text] : []))
-  const refusals = answer.parts.flatMap((part) => (part._tag === "Refusal" ? [part.text] : []))
-  const calls = answer.parts.flatMap((part) =>
-    part._tag === "ToolCall"
-      ? [{ id: part.id, type: "function", function: { name: part.name, arguments: part.arguments } }]
-      : []
-  )
+  const said = answer.parts.filter((part) => part._tag === "Text")
+  const refusals = answer.parts.filter((part) => part._tag === "Refusal")
+  const calls = answer.parts.filter((part) => part._tag === "ToolCall")
   return {
-    id: idOf(answer.id),
+    id: answer.id,
     object: "chat.completion",
-    created: CREATED,
+    created: summary.created ?? 0,
     model: answer.model,
     choices: [
       {
         index: 0,
-        message: compact({
+        message: present({
           role: "assistant",
-          content: text.length === 0 ? null : text.join(""),
-          refusal: refusals.length === 0 ? null : refusals.join(""),
-          annotations: [],
-          tool_calls: calls.length === 0 ? undefined : calls
+          content: said.length === 0 ? null : said.map((part) => part.text).join(""),
+          refusal: refusals.length === 0 ? null : refusals.map((part) => part.text).join(""),
+          tool_calls: calls.length === 0 ? undefined : calls.map(encodeCall)
         }),
         logprobs: null,
-        finish_reason: reasonOf(answer.stop)
+        finish_reason: encodeStop(answer.stop)
       }
     ],
     usage: encodeUsage(summary.usage)
   }
 }
 
-const reader = (): StreamReader => {
+const failedOf = (error: Schema.Json | undefined): StreamEvent => ({
+  _tag: "Failed",
+  type: stringAt(error, "type") ?? null,
+  code: stringAt(error, "code") ?? numberAt(error, "code")?.toString() ?? null,
+  message: stringAt(error, "message") ?? "The provider failed without a reason"
+})
+
+const makeReader = (): StreamReader => {
   let started = false
-  /** Which tool calls have been told of: a chunk that repeats an id begins none. */
-  const calls = new Set<number>()
+  /** Our index and the provider's id of each call, by the provider's index. */
+  const calls = new Map<number, { readonly index: number; readonly id: string }>()
+  let nextCall = 0
+
+  const readCall = (call: Schema.Json, place: number): ReadonlyArray<StreamEvent> => {
+    const at = numberAt(call, "index") ?? place
+    const id = stringAt(call, "id") ?? ""
+    const name = stringAt(call, "function", "name") ?? ""
+    const json = stringAt(call, "function", "arguments") ?? ""
+    const known = calls.get(at)
+    const events: Array<StreamEvent> = []
+    // Some compatible providers give every call the same index: a new id with a name is a new call.
+    const isNew = known === undefined || (id !== "" && name !== "" && id !== known.id)
+    const current = isNew ? { index: nextCall++, id } : known
+    if (isNew) {
+      calls.set(at, current)
+      events.push({ _tag: "ToolCall", index: current.index, id, name })
+    }
+    if (json !== "") events.push({ _tag: "ToolArguments", index: current.index, json })
+    return events
+  }
+
+  const readChunk = (chunk: JsonObject): ReadonlyArray<StreamEvent> => {
+    const events: Array<StreamEvent> = []
+    const choice = listAt(chunk, "choices").find((choice) => (numberAt(choice, "index") ?? 0) === 0)
+    if (!started && choice !== undefined) {
+      started = true
+      events.push({ _tag: "Started", id: stringAt(chunk, "id") ?? "", model: stringAt(chunk, "model") ?? "" })
+    }
+    const delta = jsonAt(choice, "delta")
+    const reasoning = stringAt(delta, "reasoning_content") ?? stringAt(delta, "reasoning") ?? ""
+    if (reasoning !== "") events.push({ _tag: "Reasoning", text: reasoning })
+    const text = stringAt(delta, "content") ?? ""
+    if (text !== "") events.push({ _tag: "Text", text })
+    const refusal = stringAt(delta, "refusal") ?? ""
+    if (refusal !== "") events.push({ _tag: "Refusal", text: refusal })
+    for (const [place, call] of listAt(delta, "tool_calls").entries()) events.push(...readCall(call, place))
+    const finish = stringAt(choice, "finish_reason")
+    if (finish !== undefined) events.push({ _tag: "Stopped", stop: decodeStop(finish) })
+    const usage = decodeUsage(jsonAt(chunk, "usage"))
+    if (usage !== undefined) events.push({ _tag: "Usage", usage })
+    return events
+  }
+
   return {
-    read: ({ data, event }) => {
-      if (data === "[DONE]") return Result.succeed([{ _tag: "Ended" }])
-      const chunk = parsed(data)
-      if (!isObject(chunk)) return Result.fail("A frame that is no JSON object")
-      const error = chunk["error"]
-      if (event === "error" || (error !== undefined && error !== null)) {
-        const told = isObject(error) ? error : chunk
-        return Result.succeed([
-          {
-            _tag: "Failed",
-            type: textOf(told["type"]) ?? null,
-            code: textOf(told["code"]) ?? null,
-            message: textOf(told["message"]) ?? textOf(error) ?? "The provider failed"
-          }
-        ])
-      }
-      const events: Array<StreamEvent> = []
-      if (!started && textOf(chunk["object"]) === "chat.completion.chunk") {
-        started = true
-        events.push({
-          _tag: "Started",
-          id: textOf(chunk["id"]) ?? "",
-          model: textOf(chunk["model"]) ?? ""
-        })
-      }
-      // Of several choices (`n`) each event would need an index; the first one is what is counted and resumed.
-      const choice = objectOf(listOf(chunk["choices"])[0])
-      const delta = objectOf(choice["delta"])
-      const reasoning = textOf(delta["reasoning_content"])
-      if (reasoning !== undefined && reasoning !== "") events.push({ _tag: "Reasoning", text: reasoning })
-      const text = textOf(delta["content"]) ?? textOf(delta["refusal"])
-      if (text !== undefined && text !== "") events.push({ _tag: "Text", text })
-      for (const call of listOf(delta["tool_calls"])) {
-        const index = countOf(objectOf(call)["index"])
-        const called = objectOf(objectOf(call)["function"])
-        if (!calls.has(index)) {
-          calls.add(index)
-          events.push({
-            _tag: "ToolCall",
-            index,
-            id: textOf(objectOf(call)["id"]) ?? "",
-            name: textOf(called["name"]) ?? ""
-          })
-        }
-        const json = textOf(called["arguments"])
-        if (json !== undefined && json !== "") events.push({ _tag: "ToolArguments", index, json })
-      }
-      const finish = textOf(choice["finish_reason"])
-      if (finish !== undefined) events.push({ _tag: "Stopped", stop: stopOf(finish) })
-      const usage = usageOf(chunk["usage"])
-      if (usage !== undefined) events.push({ _tag: "Usage", usage })
-      return Result.succeed(events)
+    read: (event) => {
+      if (event.data === "") return Result.succeed([])
+      if (event.data.trim() === "[DONE]") return Result.succeed([{ _tag: "Ended" }])
+      const chunk = parseObject(event.data)
+      if (chunk === undefined) return Result.fail("a frame that is no JSON object")
+      const error = jsonAt(chunk, "error")
+      if (event.event === "error") return Result.succeed([failedOf(error ?? chunk)])
+      if (error !== undefined && error !== null) return Result.succeed([failedOf(error)])
+      return Result.succeed(readChunk(chunk))
     }
   }
 }
 
-const writer = ({ usage }: { readonly usage: boolean }): StreamWriter => {
+const wire = (data: JsonObject): WireEvent => ({ event: undefined, data: JSON.stringify(data) })
+
+const makeWriter: Codec["writer"] = (options): StreamWriter => {
   let id = ""
   let model = ""
+  let created = options.created ?? 0
   let started = false
-  let stopped = false
+  let stop: Stop | undefined
+  let stopTold = false
   let usageTold = false
   let over = false
-  /** Where a tool call of a reader stands in what this writer tells. */
-  const indexes = new Map<number, number>()
+  /** Our index of each call by the event's: a provider that goes on counts anew. */
+  const calls = new Map<number, { readonly index: number; empty: boolean }>()
+  let nextCall = 0
 
-  const chunk = (choices: ReadonlyArray<JsonObject>, told: JsonObject | null = null): WireEvent =>
-    frame(undefined, {
-      id: idOf(id),
+  const chunk = (choices: ReadonlyArray<JsonObject>, usage: JsonObject | null): WireEvent =>
+    wire({
+      id,
       object: "chat.completion.chunk",
-      created: CREATED,
+      created,
       model,
       choices,
-      ...(usage ? { usage: told } : undefined)
+      ...(options.usage ? { usage } : {})
     })
 
-  const delta = (content: JsonObject, finish: string | null = null): WireEvent => {
-    const role = started ? undefined : { role: "assistant" }
+  const delta = (delta: JsonObject, finish: string | null = null): WireEvent =>
+    chunk([{ index: 0, delta, logprobs: null, finish_reason: finish }], null)
+
+  const begin = (): ReadonlyArray<WireEvent> => {
+    if (started) return []
     started = true
-    return chunk([{ index: 0, delta: { ...role, ...content }, logprobs: null, finish_reason: finish }])
+    return [delta({ role: "assistant", content: "", refusal: null })]
   }
 
-  const note = (event: StreamEvent): void => {
+  const callDelta = (index: number, json: string): WireEvent =>
+    delta({ tool_calls: [{ index, function: { arguments: json } }] })
+
+  const write: StreamWriter["write"] = (event) => {
+    if (over || stopTold) return []
     switch (event._tag) {
       case "Started":
-        if (id === "") id = event.id
+        if (started) return []
+        id = event.id
         model = event.model
-        break
+        return begin()
       case "Text":
-        started = true
-        break
-      case "ToolCall":
-        started = true
-        if (!indexes.has(event.index)) indexes.set(event.index, indexes.size)
-        break
+        return event.text === "" ? [] : [...begin(), delta({ content: event.text })]
+      case "Refusal":
+        return event.text === "" ? [] : [...begin(), delta({ refusal: event.text })]
+      case "ToolCall": {
+        const call = { index: nextCall++, empty: true }
+        calls.set(event.index, call)
+        const { id, name } = event
+        return [
+          ...begin(),
+          delta({
+            tool_calls: [{ index: call.index, id, type: "function", function: { name, arguments: "" } }]
+          })
+        ]
+      }
+      case "ToolArguments": {
+        const call = calls.get(event.index)
+        if (call === undefined || event.json === "") return []
+        call.empty = false
+        return [callDelta(call.index, event.json)]
+      }
       case "Stopped":
-        stopped = true
-        break
+        stop = event.stop
+        return []
+      case "Reasoning":
       case "Usage":
-        usageTold = true
-        break
-      case "Ended":
       case "Failed":
-        over = true
-        break
-      default:
-        break
+      case "Ended":
+        return []
     }
   }
 
   return {
-    adopt: (events) => events.forEach(note),
-    write: (event) => {
-      switch (event._tag) {
-        case "Text":
-          return [delta({ content: event.text })]
-        case "ToolCall": {
-          const index = indexes.get(event.index) ?? indexes.size
-          indexes.set(event.index, index)
-          return [
-            delta({
-              tool_calls: [
-                { index, id: event.id, type: "function", function: { name: event.name, arguments: "" } }
-              ]
-            })
-          ]
+    write,
+    adopt: (events, frame) => {
+      for (const event of events) {
+        switch (event._tag) {
+          case "Started":
+            started = true
+            id = event.id
+            model = event.model
+            created = numberAt(parseObject(frame.data), "created") ?? created
+            break
+          case "ToolCall":
+            nextCall = Math.max(nextCall, event.index + 1)
+            calls.set(event.index, { index: event.index, empty: false })
+            break
+          case "Stopped":
+            stopTold = true
+            break
+          case "Usage":
+            usageTold = true
+            break
+          case "Ended":
+          case "Failed":
+            over = true
+            break
+          default:
+            break
         }
-        case "ToolArguments":
-          return [
-            delta({
-              tool_calls: [
-                {
-                  index: indexes.get(event.index) ?? event.index,
-                  function: { arguments: event.json }
-                }
-              ]
-            })
-          ]
-        case "Stopped":
-          stopped = true
-          return [delta({}, reasonOf(event.stop))]
-        // Told by `end`, exactly once, from the whole call's summary.
-        case "Usage":
-        case "Reasoning":
-        case "Ended":
-        case "Failed":
-          return []
-        case "Started":
-          note(event)
-          return []
       }
     },
     end: (summary) => {
       if (over) return []
       over = true
-      const events: Array<WireEvent> = []
-      if (!stopped) events.push(delta({}, "stop"))
-      if (usage && !usageTold) events.push(chunk([], encodeUsage(summary.usage)))
-      return [...events, DONE]
+      const events: Array<WireEvent> = [...begin()]
+      if (!stopTold) {
+        // No client can parse an empty text as arguments.
+        for (const call of calls.values()) if (call.empty) events.push(callDelta(call.index, "{}"))
+        const otherwise: Stop = { reason: nextCall > 0 ? "tool_calls" : "stop", raw: "", sequence: undefined }
+        events.push(delta({}, encodeStop(stop ?? otherwise)))
+      }
+      if (options.usage && !usageTold) events.push(chunk([], encodeUsage(summary.usage)))
+      events.push({ event: undefined, data: "[DONE]" })
+      return events
     },
     fail: (problem) => {
       if (over) return []
       over = true
-      return [frame(undefined, encodeProblem(problem))]
+      return [wire({ error: openAiError(problem) })]
     }
   }
 }
 
-/** The class that OpenAI gives to a status (`openai` 7.57, `src/core/error.ts`). */
-const typeOf = (status: number): string => {
-  if (status === 401) return "authentication_error"
-  if (status === 403) return "permission_error"
-  if (status === 429) return "rate_limit_error"
-  return status >= 500 ? "server_error" : "invalid_request_error"
-}
-
-export const encodeProblem = ({ code, message, param, status, type }: WireProblem): JsonObject => ({
-  error: { message, type: type ?? typeOf(status), param, code }
-})
-
 /**
- * A provider's event for a caller that did not ask for usage, which we always ask for: the chunk that has only usage is
- * dropped, and the member taken out of the others. An event that has none is given back as it is.
+ * A provider's frame as it goes to a caller who did not ask for usage, which we ask for in any case (`forModel`): the
+ * usage chunk is left out (undefined), and the member `usage` of every other. A frame without one passes as it is.
  */
 export const withoutUsage = (event: WireEvent): WireEvent | undefined => {
   if (!event.data.includes('"usage"')) return event
-  const chunk = parsed(event.data)
-  if (!isObject(chunk) || !("usage" in chunk)) return event
+  const chunk = parseObject(event.data)
+  if (chunk === undefined || !("usage" in chunk)) return event
   const { usage, ...rest } = chunk
-  return isObject(usage) && listOf(chunk["choices"]).length === 0 ? undefined : frame(event.event, rest)
+  const isUsageChunk = isJsonObject(usage) && Array.isArray(rest["choices"]) && rest["choices"].length === 0
+  return isUsageChunk ? undefined : { ...event, data: JSON.stringify(rest) }
 }
 
-/** Chat Completions. */
-export const OpenAiChat: Codec = {
+/** OpenAI's `POST /v1/chat/completions`. */
+export const openAiChat: Codec = {
   decodeRequest,
   encodeRequest,
   decodeAnswer,
   encodeAnswer,
-  reader,
-  writer,
-  encodeProblem,
+  reader: makeReader,
+  writer: makeWriter,
+  encodeProblem: (problem) => ({ error: openAiError(problem) }),
+  /** A stream is asked for its usage in any case, since without it an attempt could only be estimated. */
+  addSystem: (body, line) => ({ ...body, messages: withSystemLine(listAt(body, "messages"), line) }),
   forModel: (body, model, stream) => {
-    if (!stream) return { ...body, model }
+    if (!stream) {
+      // `stream_options` are refused without a stream.
+      return present({ ...body, model, stream: undefined, stream_options: undefined })
+    }
+    const options = body["stream_options"]
     return {
       ...body,
       model,
       stream: true,
-      stream_options: { ...objectOf(body["stream_options"]), include_usage: true }
+      stream_options: { ...(isJsonObject(options) ? options : {}), include_usage: true }
     }
   },
   continueFrom: (body, text) => ({
     ...body,
-    messages: [...listOf(body["messages"]), { role: "assistant", content: text }]
+    messages: [
+      ...listAt(body, "messages"),
+      { role: "assistant", content: makeContinuation(text).sent },
+      { role: "user", content: GO_ON }
+    ]
   })
 }

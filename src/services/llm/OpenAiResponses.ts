@@ -1,6 +1,7 @@
-import { Result, Schema } from "effect"
+import { Predicate, Result, Schema } from "effect"
 import type { TokenUsage } from "../../domain/Llm.ts"
-import type { InvalidRequest } from "../../domain/Problems.ts"
+import { makeBlocks } from "./Blocks.ts"
+import type { Block, BlockEvent } from "./Blocks.ts"
 import type {
   Answer,
   Codec,
@@ -14,318 +15,351 @@ import type {
   Tool,
   ToolChoice,
   Turn,
-  WireEvent,
-  WireProblem
+  WireEvent
 } from "./Codec.ts"
-import {
-  compact,
-  countOf,
-  frame,
-  isObject,
-  listOf,
-  numberOf,
-  objectOf,
-  parsed,
-  requestDecoder,
-  textOf
-} from "./Json.ts"
+import { GO_ON, makeContinuation } from "./Continuation.ts"
+import { countAt, isJsonObject, jsonAt, listAt, numberAt, parseObject, present, stringAt } from "./JsonAt.ts"
+import { mergedTurns } from "./MergedTurns.ts"
+import { openAiError } from "./OpenAiError.ts"
+import { makeRequestFields } from "./RequestFields.ts"
+import type { RequestFields } from "./RequestFields.ts"
+import { withLine, withSystemLine } from "./SystemLine.ts"
 
-// OpenAI's Responses, as `openai` 7.57 sends and parses them (`src/resources/responses`). Its parser holds each event
-// to the ids of the items before it (`src/internal/responses/response-accumulator.ts`).
+/** OpenAI's responses, as `openai` 7.57 types them. */
 
-const JsonMembers = Schema.Record(Schema.String, Schema.Json)
-
-const ContentPart = Schema.Union([
-  Schema.Struct({ type: Schema.Literals(["input_text", "output_text"]), text: Schema.String }),
-  Schema.Struct({
-    type: Schema.Literal("input_image"),
-    image_url: Schema.String,
-    detail: Schema.optionalKey(Schema.NullOr(Schema.String))
-  }),
-  Schema.Struct({ type: Schema.Literal("refusal"), refusal: Schema.String })
-])
-const Content = Schema.Union([Schema.String, Schema.Array(ContentPart)])
-
-const Message = Schema.Struct({
-  type: Schema.optionalKey(Schema.Literal("message")),
-  role: Schema.Literals(["system", "developer", "user", "assistant"]),
-  content: Content
-})
-
-const InputItem = Schema.Union([
-  Message,
-  Schema.Struct({
-    type: Schema.Literal("function_call"),
-    call_id: Schema.String,
-    name: Schema.String,
-    arguments: Schema.String
-  }),
-  Schema.Struct({ type: Schema.Literal("function_call_output"), call_id: Schema.String, output: Content }),
-  /** What one model thought another vendor's can't read, and needs none of it. */
-  Schema.Struct({ type: Schema.Literal("reasoning") })
-])
+const JsonRecord = Schema.Record(Schema.String, Schema.Json)
+const NullOrString = Schema.optional(Schema.NullOr(Schema.String))
+const NullOrNumber = Schema.optional(Schema.NullOr(Schema.Finite))
+const NullOrBoolean = Schema.optional(Schema.NullOr(Schema.Boolean))
+const Foreign = Schema.optional(Schema.NullOr(Schema.Json))
 
 const Request = Schema.Struct({
-  input: Schema.Union([Schema.String, Schema.Array(InputItem).check(Schema.isMinLength(1))]),
-  instructions: Schema.optionalKey(Schema.NullOr(Schema.String)),
-  tools: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Array(
-        Schema.Struct({
-          type: Schema.Literal("function"),
-          name: Schema.String,
-          description: Schema.optionalKey(Schema.NullOr(Schema.String)),
-          parameters: Schema.optionalKey(Schema.NullOr(JsonMembers)),
-          strict: Schema.optionalKey(Schema.NullOr(Schema.Boolean))
-        })
-      )
-    )
+  input: Schema.optional(Schema.Union([Schema.String, Schema.Array(JsonRecord)])),
+  instructions: NullOrString,
+  tools: Schema.optional(Schema.NullOr(Schema.Array(JsonRecord))),
+  tool_choice: Schema.optional(Schema.NullOr(Schema.Union([Schema.String, JsonRecord]))),
+  parallel_tool_calls: NullOrBoolean,
+  max_output_tokens: Schema.optional(
+    Schema.NullOr(Schema.Finite.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(1)))
   ),
-  tool_choice: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Union([
-        Schema.Literals(["none", "auto", "required"]),
-        Schema.Struct({ type: Schema.Literal("function"), name: Schema.String })
-      ])
-    )
-  ),
-  parallel_tool_calls: Schema.optionalKey(Schema.NullOr(Schema.Boolean)),
-  max_output_tokens: Schema.optionalKey(Schema.NullOr(Schema.Int)),
-  temperature: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  top_p: Schema.optionalKey(Schema.NullOr(Schema.Finite)),
-  text: Schema.optionalKey(
-    Schema.NullOr(
-      Schema.Struct({
-        format: Schema.optionalKey(
-          Schema.NullOr(
-            Schema.Union([
-              Schema.Struct({ type: Schema.Literals(["text", "json_object"]) }),
-              Schema.Struct({
-                type: Schema.Literal("json_schema"),
-                name: Schema.String,
-                schema: JsonMembers
-              })
-            ])
-          )
-        )
-      })
-    )
-  ),
-  reasoning: Schema.optionalKey(
-    Schema.NullOr(Schema.Struct({ effort: Schema.optionalKey(Schema.NullOr(Schema.String)) }))
-  )
+  temperature: NullOrNumber,
+  top_p: NullOrNumber,
+  text: Schema.optional(Schema.NullOr(Schema.Struct({ format: Schema.optional(Schema.NullOr(JsonRecord)) }))),
+  reasoning: Schema.optional(Schema.NullOr(Schema.Struct({ effort: NullOrString }))),
+  previous_response_id: Foreign,
+  conversation: Foreign,
+  prompt: Foreign,
+  background: NullOrBoolean
 })
 
-const decode = requestDecoder(Request)
+/** What refers to something that only OpenAI keeps. */
+const KEPT_BY_OPENAI = ["previous_response_id", "conversation", "prompt"] as const
 
-const partsOf = (content: typeof Content.Type): ReadonlyArray<Part> =>
-  typeof content === "string"
-    ? [{ _tag: "Text", text: content }]
-    : content.map((part): Part => {
-        switch (part.type) {
-          case "input_text":
-          case "output_text":
-            return { _tag: "Text", text: part.text }
-          case "input_image":
-            return { _tag: "Image", url: part.image_url, detail: part.detail ?? undefined }
-          case "refusal":
-            return { _tag: "Refusal", text: part.refusal }
-        }
-      })
+const Role = Schema.Literals(["system", "developer", "user", "assistant"])
+const Content = Schema.Union([Schema.String, Schema.Array(JsonRecord)])
+const TextPart = Schema.Struct({ text: Schema.String })
+const RefusalPart = Schema.Struct({ refusal: Schema.String })
+const ImagePart = Schema.Struct({ image_url: NullOrString, detail: NullOrString })
+const FunctionCall = Schema.Struct({ call_id: Schema.String, name: Schema.String, arguments: Schema.String })
+const FunctionOutput = Schema.Struct({ call_id: Schema.String, output: Content })
+const FunctionTool = Schema.Struct({
+  name: Schema.String,
+  description: NullOrString,
+  parameters: Schema.optional(Schema.NullOr(JsonRecord)),
+  strict: NullOrBoolean
+})
+const NamedFunction = Schema.Struct({ name: Schema.String })
+const JsonSchemaFormat = Schema.Struct({ name: Schema.String, schema: JsonRecord, strict: NullOrBoolean })
 
-const plainText = (parts: ReadonlyArray<Part>): string =>
-  parts.map((part) => (part._tag === "Text" || part._tag === "Refusal" ? part.text : "")).join("")
+type Path = ReadonlyArray<string | number>
 
-const turnOf = (item: typeof InputItem.Type): Turn | undefined => {
-  switch (item.type) {
-    case "reasoning":
-      return undefined
-    case "function_call":
-      return {
-        role: "assistant",
-        parts: [{ _tag: "ToolCall", id: item.call_id, name: item.name, arguments: item.arguments }]
+const decodeContent = (
+  fields: RequestFields,
+  content: typeof Content.Type,
+  path: Path
+): ReadonlyArray<Part> => {
+  if (Predicate.isString(content)) return content === "" ? [] : [{ _tag: "Text", text: content }]
+  const parts: Array<Part> = []
+  for (const [index, part] of content.entries()) {
+    const at = [...path, index]
+    switch (fields.read(Schema.String, part["type"], [...at, "type"])) {
+      case undefined:
+        break
+      case "input_text":
+      case "output_text":
+      case "text": {
+        const text = fields.read(TextPart, part, at)?.text
+        if (text !== undefined && text !== "") parts.push({ _tag: "Text", text })
+        break
       }
-    case "function_call_output":
-      return {
-        role: "user",
-        parts: [
-          { _tag: "ToolResult", id: item.call_id, text: plainText(partsOf(item.output)), isError: false }
-        ]
+      case "refusal": {
+        const text = fields.read(RefusalPart, part, at)?.refusal
+        if (text !== undefined && text !== "") parts.push({ _tag: "Refusal", text })
+        break
       }
-    default:
-      return item.role === "system" || item.role === "developer"
-        ? undefined
-        : { role: item.role, parts: partsOf(item.content) }
+      case "input_image": {
+        const image = fields.read(ImagePart, part, at)
+        const url = image?.image_url ?? undefined
+        if (url !== undefined) parts.push({ _tag: "Image", url, detail: image?.detail ?? undefined })
+        else if (image !== undefined) fields.untranslatable(at, "an image kept by OpenAI")
+        break
+      }
+      default:
+        fields.untranslatable(at, `content of type ${String(part["type"])}`)
+    }
   }
+  return parts
 }
 
-const speaksOfTools = ({ parts }: Turn): boolean =>
-  parts.some(({ _tag }) => _tag === "ToolCall" || _tag === "ToolResult")
+const textOf = (parts: ReadonlyArray<Part>): string =>
+  parts.map((part) => (part._tag === "Text" ? part.text : "")).join("")
 
-/** Calls and results are items of their own here; other dialects have all of one turn's together. */
-const turnsOf = (items: ReadonlyArray<typeof InputItem.Type>): ReadonlyArray<Turn> => {
+const decodeInput = (fields: RequestFields, input: ReadonlyArray<JsonObject>) => {
+  const system: Array<string> = []
   const turns: Array<Turn> = []
-  for (const item of items) {
-    const turn = turnOf(item)
-    if (turn === undefined) continue
-    const last = turns.at(-1)
-    if (last?.role === turn.role && (speaksOfTools(turn) || speaksOfTools(last))) {
-      turns[turns.length - 1] = { role: turn.role, parts: [...last.parts, ...turn.parts] }
-    } else {
-      turns.push(turn)
+  for (const [index, item] of input.entries()) {
+    const at = ["input", index]
+    const type = fields.read(Schema.optional(Schema.String), item["type"], [...at, "type"])
+    switch (type) {
+      case undefined:
+      case "message": {
+        if (item["type"] !== undefined && type === undefined) break
+        const role = fields.read(Role, item["role"], [...at, "role"])
+        const content = fields.read(Content, item["content"], [...at, "content"])
+        if (role === undefined || content === undefined) break
+        const parts = decodeContent(fields, content, [...at, "content"])
+        if (role === "user" || role === "assistant") turns.push({ role, parts })
+        else system.push(textOf(parts))
+        break
+      }
+      case "function_call": {
+        const call = fields.read(FunctionCall, item, at)
+        if (call === undefined) break
+        turns.push({
+          role: "assistant",
+          parts: [{ _tag: "ToolCall", id: call.call_id, name: call.name, arguments: call.arguments }]
+        })
+        break
+      }
+      case "function_call_output": {
+        const read = fields.read(FunctionOutput, item, at)
+        if (read === undefined) break
+        const parts = decodeContent(fields, read.output, [...at, "output"])
+        if (parts.some((part) => part._tag === "Image"))
+          fields.untranslatable([...at, "output"], "an image as a result")
+        turns.push({
+          role: "user",
+          parts: [{ _tag: "ToolResult", id: read.call_id, text: textOf(parts), isError: false }]
+        })
+        break
+      }
+      // What the model thought concerns no other model, and is not text of the conversation.
+      case "reasoning":
+        break
+      default:
+        fields.untranslatable(at, `an item of type ${type}`)
     }
   }
-  return turns
+  return { system, turns }
 }
 
-const choiceOf = (choice: typeof Request.Type.tool_choice): ToolChoice | undefined => {
+const decodeTools = (fields: RequestFields, tools: ReadonlyArray<JsonObject>): ReadonlyArray<Tool> =>
+  tools.flatMap((tool, index): ReadonlyArray<Tool> => {
+    const at = ["tools", index]
+    const type = fields.read(Schema.String, tool["type"], [...at, "type"])
+    if (type === undefined) return []
+    if (type !== "function") {
+      fields.untranslatable(at, `a tool of type ${type}`)
+      return []
+    }
+    const read = fields.read(FunctionTool, tool, at)
+    if (read === undefined) return []
+    return [
+      {
+        name: read.name,
+        description: read.description ?? undefined,
+        parameters: read.parameters ?? { type: "object", properties: {} },
+        strict: read.strict ?? undefined
+      }
+    ]
+  })
+
+const decodeToolChoice = (
+  fields: RequestFields,
+  choice: string | JsonObject | null | undefined
+): ToolChoice | undefined => {
   if (choice === undefined || choice === null) return undefined
-  if (typeof choice === "object") return { _tag: "Tool", name: choice.name }
-  return { _tag: choice === "none" ? "None" : choice === "auto" ? "Auto" : "Required" }
+  if (!isJsonObject(choice)) {
+    const word = fields.read(Schema.Literals(["auto", "none", "required"]), choice, ["tool_choice"])
+    if (word === undefined) return undefined
+    return word === "auto" ? { _tag: "Auto" } : word === "none" ? { _tag: "None" } : { _tag: "Required" }
+  }
+  const type = fields.read(Schema.String, choice["type"], ["tool_choice", "type"])
+  if (type !== undefined && type !== "function") {
+    fields.untranslatable(["tool_choice"], `a tool choice of type ${type}`)
+    return undefined
+  }
+  const named = fields.read(NamedFunction, choice, ["tool_choice"])
+  return named === undefined ? undefined : { _tag: "Tool", name: named.name }
 }
 
-const decodeRequest = (body: JsonObject): Result.Result<Conversation, InvalidRequest> =>
-  Result.map(decode(body), (request): Conversation => {
-    const items: ReadonlyArray<typeof InputItem.Type> =
-      typeof request.input === "string" ? [{ role: "user", content: request.input }] : request.input
-    const format = request.text?.format
-    return {
-      system: [
-        ...(request.instructions ? [request.instructions] : []),
-        ...items.flatMap((item) =>
-          "role" in item && (item.role === "system" || item.role === "developer")
-            ? [plainText(partsOf(item.content))]
-            : []
-        )
-      ],
-      turns: turnsOf(items),
-      tools: (request.tools ?? []).map(({ description, name, parameters, strict }): Tool => ({
-        name,
-        description: description ?? undefined,
-        parameters: parameters ?? { type: "object", properties: {} },
-        strict: strict ?? undefined
-      })),
-      toolChoice: choiceOf(request.tool_choice),
-      parallelToolCalls: request.parallel_tool_calls ?? undefined,
-      maxTokens: request.max_output_tokens ?? undefined,
-      temperature: request.temperature ?? undefined,
-      topP: request.top_p ?? undefined,
-      stop: [],
-      format:
-        format?.type === "json_schema"
-          ? { _tag: "Schema", name: format.name, schema: format.schema }
-          : format?.type === "json_object"
-            ? { _tag: "Json" }
-            : undefined,
-      reasoningEffort: request.reasoning?.effort ?? undefined
+const decodeFormat = (
+  fields: RequestFields,
+  format: JsonObject | null | undefined
+): Conversation["format"] => {
+  if (format === undefined || format === null) return undefined
+  const at = ["text", "format"]
+  switch (fields.read(Schema.String, format["type"], [...at, "type"])) {
+    case "json_object":
+      return { _tag: "Json" }
+    case "json_schema": {
+      const read = fields.read(JsonSchemaFormat, format, at)
+      if (read === undefined) return undefined
+      return { _tag: "Schema", name: read.name, schema: read.schema, strict: read.strict ?? undefined }
     }
-  })
-
-const contentOf = (parts: ReadonlyArray<Part>): Schema.Json => {
-  if (parts.every((part) => part._tag === "Text")) return plainText(parts)
-  return parts.flatMap((part): ReadonlyArray<JsonObject> => {
-    if (part._tag === "Text") return [{ type: "input_text", text: part.text }]
-    if (part._tag === "Image") {
-      return [{ type: "input_image", image_url: part.url, detail: part.detail ?? "auto" }]
-    }
-    return []
-  })
-}
-
-/** A turn of ours is several items there; results of tools come first. */
-const itemsOf = ({ parts, role }: Turn): ReadonlyArray<JsonObject> => {
-  const results = parts.flatMap((part) =>
-    part._tag === "ToolResult" ? [{ type: "function_call_output", call_id: part.id, output: part.text }] : []
-  )
-  const calls = parts.flatMap((part) =>
-    part._tag === "ToolCall"
-      ? [{ type: "function_call", call_id: part.id, name: part.name, arguments: part.arguments }]
-      : []
-  )
-  const rest = parts.filter((part) => part._tag !== "ToolResult" && part._tag !== "ToolCall")
-  const content = role === "user" ? contentOf(rest) : plainText(rest)
-  return [...results, ...(rest.length === 0 ? [] : [{ role, content }]), ...calls]
-}
-
-const encodeChoice = (choice: ToolChoice | undefined): Schema.Json | undefined => {
-  switch (choice?._tag) {
     case undefined:
+    case "text":
       return undefined
-    case "Tool":
-      return { type: "function", name: choice.name }
+    default:
+      fields.untranslatable(at, `a format of type ${String(format["type"])}`)
+      return undefined
+  }
+}
+
+const decodeRequest: Codec["decodeRequest"] = (body) => {
+  const fields = makeRequestFields()
+  const read = fields.read(Request, body, [])
+  if (read === undefined) return fields.refused()
+  for (const name of KEPT_BY_OPENAI) {
+    if (read[name] !== undefined && read[name] !== null) fields.untranslatable([name], "what OpenAI keeps")
+  }
+  if (read.background === true) fields.untranslatable(["background"], "an answer in the background")
+  const input = read.input ?? []
+  const { system, turns } = Predicate.isString(input)
+    ? { system: [], turns: [{ role: "user" as const, parts: decodeContent(fields, input, ["input"]) }] }
+    : decodeInput(fields, input)
+  const instructions = read.instructions ?? ""
+  return fields.result({
+    system: instructions === "" ? system : [instructions, ...system],
+    turns,
+    tools: decodeTools(fields, read.tools ?? []),
+    toolChoice: decodeToolChoice(fields, read.tool_choice),
+    parallelToolCalls: read.parallel_tool_calls ?? undefined,
+    maxTokens: read.max_output_tokens ?? undefined,
+    temperature: read.temperature ?? undefined,
+    topP: read.top_p ?? undefined,
+    stop: [],
+    format: decodeFormat(fields, read.text?.format),
+    reasoningEffort: read.reasoning?.effort ?? undefined
+  })
+}
+
+const encodeTurn = (turn: Turn): ReadonlyArray<JsonObject> => {
+  const items: Array<JsonObject> = []
+  /** Adjacent text and images are one message. */
+  let content: Array<JsonObject> = []
+  const flush = () => {
+    if (content.length > 0) items.push({ type: "message", role: turn.role, content })
+    content = []
+  }
+  for (const part of turn.parts) {
+    switch (part._tag) {
+      case "Text":
+        content.push(
+          turn.role === "user"
+            ? { type: "input_text", text: part.text }
+            : { type: "output_text", text: part.text, annotations: [] }
+        )
+        break
+      case "Refusal":
+        content.push({ type: "refusal", refusal: part.text })
+        break
+      case "Image":
+        content.push({ type: "input_image", image_url: part.url, detail: part.detail ?? "auto" })
+        break
+      case "ToolCall":
+        flush()
+        items.push({ type: "function_call", call_id: part.id, name: part.name, arguments: part.arguments })
+        break
+      case "ToolResult":
+        flush()
+        items.push({ type: "function_call_output", call_id: part.id, output: part.text })
+        break
+    }
+  }
+  flush()
+  return items
+}
+
+const encodeToolChoice = (choice: ToolChoice): Schema.Json => {
+  switch (choice._tag) {
     case "Auto":
       return "auto"
     case "None":
       return "none"
     case "Required":
       return "required"
+    case "Tool":
+      return { type: "function", name: choice.name }
   }
 }
 
-const encodeRequest = (conversation: Conversation, model: string, stream: boolean): JsonObject => {
-  const { format, reasoningEffort, system } = conversation
-  return compact({
+const encodeFormat = (format: NonNullable<Conversation["format"]>): JsonObject =>
+  format._tag === "Json"
+    ? { type: "json_object" }
+    : present({ type: "json_schema", name: format.name, schema: format.schema, strict: format.strict })
+
+/** Without `stop`, which this dialect cannot say, and without leave to keep the answer, which nobody asked for. */
+const encodeRequest: Codec["encodeRequest"] = (conversation, model, stream) => {
+  const [instructions, ...system] = conversation.system
+  return present({
     model,
-    instructions: system.length === 0 ? undefined : system.join("\n\n"),
-    input: conversation.turns.flatMap(itemsOf),
+    instructions,
+    input: [
+      ...system.map((text) => ({
+        type: "message",
+        role: "developer",
+        content: [{ type: "input_text", text }]
+      })),
+      ...mergedTurns(conversation.turns).flatMap(encodeTurn)
+    ],
     tools:
       conversation.tools.length === 0
         ? undefined
-        : conversation.tools.map(({ description, name, parameters, strict }) => ({
-            type: "function",
-            ...compact({ name, description, parameters }),
-            // Left out it means `true` here, and `false` in the other dialects.
-            strict: strict ?? false
-          })),
-    tool_choice: encodeChoice(conversation.toolChoice),
-    parallel_tool_calls: conversation.parallelToolCalls,
+        : conversation.tools.map((tool) =>
+            present({
+              type: "function",
+              name: tool.name,
+              description: tool.description,
+              parameters: tool.parameters,
+              // Strict here where nothing is said, unlike in the other dialects.
+              strict: tool.strict ?? false
+            })
+          ),
+    tool_choice:
+      conversation.toolChoice === undefined ? undefined : encodeToolChoice(conversation.toolChoice),
+    parallel_tool_calls: conversation.tools.length === 0 ? undefined : conversation.parallelToolCalls,
     max_output_tokens: conversation.maxTokens,
     temperature: conversation.temperature,
     top_p: conversation.topP,
-    text:
-      format === undefined
-        ? undefined
-        : {
-            format:
-              format._tag === "Json"
-                ? { type: "json_object" }
-                : { type: "json_schema", name: format.name, strict: true, schema: format.schema }
-          },
-    reasoning: reasoningEffort === undefined ? undefined : { effort: reasoningEffort },
-    // Who asked in another dialect did not ask OpenAI to keep the answer, which is the default here.
+    text: conversation.format === undefined ? undefined : { format: encodeFormat(conversation.format) },
+    reasoning:
+      conversation.reasoningEffort === undefined ? undefined : { effort: conversation.reasoningEffort },
     store: false,
     stream: stream ? true : undefined
   })
 }
 
-/** A response has a status instead of a stop reason. That a tool was called, only its output tells. */
-const stopOf = (response: JsonObject, called: boolean): Stop => {
-  const incomplete = textOf(objectOf(response["incomplete_details"])["reason"])
-  const raw = incomplete ?? textOf(response["status"]) ?? ""
-  if (incomplete === "max_output_tokens") return { reason: "length", raw, sequence: undefined }
-  if (incomplete === "content_filter") return { reason: "content_filter", raw, sequence: undefined }
-  if (raw !== "completed") return { reason: "other", raw, sequence: undefined }
-  return { reason: called ? "tool_calls" : "stop", raw, sequence: undefined }
-}
-
-/** What OpenAI calls a stop before the end; `undefined` for a whole answer. */
-const incompleteOf = (stop: Stop | undefined): string | undefined => {
-  if (stop?.reason === "length") return "max_output_tokens"
-  return stop?.reason === "content_filter" ? "content_filter" : undefined
-}
-
-/** `input_tokens` include the cached ones, and `output_tokens` the reasoning. */
-const usageOf = (json: Schema.Json | undefined): TokenUsage | undefined => {
-  if (!isObject(json) || numberOf(json["input_tokens"]) === undefined) return undefined
-  const details = objectOf(json["input_tokens_details"])
-  const cachedRead = countOf(details["cached_tokens"])
-  const cachedWrite = countOf(details["cache_write_tokens"])
+const decodeUsage = (usage: Schema.Json | undefined): TokenUsage | undefined => {
+  if (!isJsonObject(usage)) return undefined
+  const cachedRead = countAt(usage, "input_tokens_details", "cached_tokens")
+  const cachedWrite = countAt(usage, "input_tokens_details", "cache_write_tokens")
   return {
-    input: Math.max(0, countOf(json["input_tokens"]) - cachedRead - cachedWrite),
+    input: Math.max(0, countAt(usage, "input_tokens") - cachedRead - cachedWrite),
     cachedRead,
     cachedWrite,
-    output: countOf(json["output_tokens"]),
-    reasoning: countOf(objectOf(json["output_tokens_details"])["reasoning_tokens"])
+    output: countAt(usage, "output_tokens"),
+    reasoning: countAt(usage, "output_tokens_details", "reasoning_tokens")
   }
 }
 
@@ -340,373 +374,499 @@ const encodeUsage = (usage: TokenUsage): JsonObject => {
   }
 }
 
-const itemParts = (item: JsonObject): ReadonlyArray<Part> => {
-  switch (item["type"]) {
-    case "message":
-      return listOf(item["content"]).flatMap((json): ReadonlyArray<Part> => {
-        const part = objectOf(json)
-        const text = textOf(part["text"])
-        const refusal = textOf(part["refusal"])
-        if (text !== undefined) return [{ _tag: "Text", text }]
-        return refusal === undefined ? [] : [{ _tag: "Refusal", text: refusal }]
-      })
+const decodeStop = (response: Schema.Json | undefined): Stop => {
+  const status = stringAt(response, "status") ?? "completed"
+  const reason = stringAt(response, "incomplete_details", "reason")
+  const raw = reason ?? status
+  if (reason === "max_output_tokens") return { reason: "length", raw, sequence: undefined }
+  if (reason === "content_filter") return { reason: "content_filter", raw, sequence: undefined }
+  if (status !== "completed") return { reason: "other", raw, sequence: undefined }
+  const calls = listAt(response, "output").some((item) => stringAt(item, "type") === "function_call")
+  return { reason: calls ? "tool_calls" : "stop", raw, sequence: undefined }
+}
+
+/** A pause is an answer that is not finished, for which this dialect has no other word than its limit of tokens. */
+const encodeStop = (
+  stop: Stop
+): { readonly status: string; readonly incomplete_details: JsonObject | null } => {
+  switch (stop.reason) {
+    case "length":
+    case "pause":
+      return { status: "incomplete", incomplete_details: { reason: "max_output_tokens" } }
+    case "content_filter":
+      return { status: "incomplete", incomplete_details: { reason: "content_filter" } }
+    case "stop":
+    case "stop_sequence":
+    case "tool_calls":
+      return { status: "completed", incomplete_details: null }
+    case "other":
+      return stop.raw === "" || stop.raw === "completed"
+        ? { status: "completed", incomplete_details: null }
+        : { status: "incomplete", incomplete_details: { reason: stop.raw } }
+  }
+}
+
+const decodeItem = (item: Schema.Json): ReadonlyArray<Part> => {
+  switch (stringAt(item, "type")) {
     case "function_call":
       return [
         {
           _tag: "ToolCall",
-          id: textOf(item["call_id"]) ?? "",
-          name: textOf(item["name"]) ?? "",
-          arguments: textOf(item["arguments"]) ?? ""
+          id: stringAt(item, "call_id") ?? "",
+          name: stringAt(item, "name") ?? "",
+          arguments: stringAt(item, "arguments") ?? ""
         }
       ]
+    case "message":
+      return listAt(item, "content").flatMap((part): ReadonlyArray<Part> => {
+        const text = stringAt(part, "text") ?? ""
+        const refusal = stringAt(part, "refusal") ?? ""
+        if (text !== "") return [{ _tag: "Text", text }]
+        return refusal === "" ? [] : [{ _tag: "Refusal", text: refusal }]
+      })
     default:
       return []
   }
 }
 
-const decodeAnswer = (body: JsonObject): Result.Result<Answer, string> => {
-  const output = body["output"]
-  if (body["status"] === "failed") {
-    return Result.fail(textOf(objectOf(body["error"])["message"]) ?? "The response failed")
+const decodeAnswer: Codec["decodeAnswer"] = (body) => {
+  const error = jsonAt(body, "error")
+  if (error !== undefined && error !== null)
+    return Result.fail(stringAt(error, "message") ?? "a failed response")
+  if (!Array.isArray(body["output"])) return Result.fail("an answer without output")
+  const answer: Answer = {
+    id: stringAt(body, "id") ?? "",
+    model: stringAt(body, "model") ?? "",
+    parts: listAt(body, "output").flatMap(decodeItem),
+    stop: decodeStop(body),
+    usage: decodeUsage(jsonAt(body, "usage"))
   }
-  if (!Array.isArray(output)) return Result.fail("A response without output")
-  const parts = listOf(output).flatMap((item) => itemParts(objectOf(item)))
-  return Result.succeed({
-    id: textOf(body["id"]) ?? "",
-    model: textOf(body["model"]) ?? "",
-    parts,
-    stop: stopOf(
-      body,
-      parts.some(({ _tag }) => _tag === "ToolCall")
-    ),
-    usage: usageOf(body["usage"])
-  })
+  return Result.succeed(answer)
 }
 
-/** OpenAI's ids begin so; a client may look. */
-const idOf = (id: string): string => (id.startsWith("resp_") ? id : `resp_${id}`)
+/** The clients want an id for each item, unlike any other. */
+const itemId = (kind: Block["kind"], response: string, index: number): string =>
+  `${kind === "Tool" ? "fc" : "msg"}_${response}_${index}`
 
-/** When an answer was made: nothing depends on it, and a codec has no clock. */
-const CREATED = 0
+const contentOf = (kind: Block["kind"], text: string): JsonObject =>
+  kind === "Refusal"
+    ? { type: "refusal", refusal: text }
+    : { type: "output_text", text, annotations: [], logprobs: [] }
 
-const responseOf = (id: string, model: string): JsonObject => ({
-  id: idOf(id),
+const encodeResponse = (
+  id: string,
+  model: string,
+  created: number,
+  output: ReadonlyArray<JsonObject>,
+  stop: Stop | undefined,
+  usage: TokenUsage | undefined
+): JsonObject => ({
+  id,
   object: "response",
-  created_at: CREATED,
-  completed_at: null,
-  status: "in_progress",
+  created_at: created,
+  ...(stop === undefined ? { status: "in_progress", incomplete_details: null } : encodeStop(stop)),
   background: false,
   error: null,
-  incomplete_details: null,
   instructions: null,
   max_output_tokens: null,
-  max_tool_calls: null,
   metadata: {},
   model,
-  output: [],
+  output,
   parallel_tool_calls: true,
   previous_response_id: null,
-  prompt_cache_key: null,
   reasoning: { effort: null, summary: null },
-  safety_identifier: null,
-  service_tier: "default",
   store: false,
-  temperature: 1,
+  temperature: null,
   text: { format: { type: "text" } },
   tool_choice: "auto",
   tools: [],
-  top_logprobs: 0,
-  top_p: 1,
-  presence_penalty: 0,
-  frequency_penalty: 0,
+  top_p: null,
   truncation: "disabled",
-  usage: null,
-  user: null
+  usage: usage === undefined ? null : encodeUsage(usage)
 })
 
-/** The same response when it is over. */
-const ended = (
-  response: JsonObject,
-  output: ReadonlyArray<Schema.Json>,
-  stop: Stop | undefined,
-  usage: TokenUsage
-): JsonObject => {
-  const reason = incompleteOf(stop)
-  return {
-    ...response,
-    status: reason === undefined ? "completed" : "incomplete",
-    completed_at: reason === undefined ? CREATED : null,
-    incomplete_details: reason === undefined ? null : { reason },
-    output,
-    usage: encodeUsage(usage)
-  }
-}
-
-const textPart = (text: string): JsonObject => ({ type: "output_text", annotations: [], logprobs: [], text })
-
-const messageItem = (id: string, status: string, content: ReadonlyArray<Schema.Json>): JsonObject => ({
-  id,
-  type: "message",
-  status,
-  role: "assistant",
-  content
-})
-
-const callItem = (
-  id: string,
-  status: string,
-  call: Omit<Part & { _tag: "ToolCall" }, "_tag">
-): JsonObject => ({
-  id,
-  type: "function_call",
-  status,
-  call_id: call.id,
-  name: call.name,
-  arguments: call.arguments
-})
-
-/** Ids of items are held to be unique and not empty; the place in the answer makes them so. */
-const itemId = (kind: "msg" | "fc", response: string, index: number): string =>
-  `${kind}_${response.replace(/^resp_/, "")}_${index}`
-
-const encodeAnswer: Codec["encodeAnswer"] = (answer, summary) => {
-  const status = incompleteOf(answer.stop) === undefined ? "completed" : "incomplete"
-  const content = answer.parts.flatMap((part): ReadonlyArray<JsonObject> => {
-    if (part._tag === "Text") return [textPart(part.text)]
-    return part._tag === "Refusal" ? [{ type: "refusal", refusal: part.text }] : []
+const encodeOutput = (answer: Answer): ReadonlyArray<JsonObject> =>
+  answer.parts.flatMap((part, index): ReadonlyArray<JsonObject> => {
+    switch (part._tag) {
+      case "Text":
+      case "Refusal": {
+        const id = itemId("Text", answer.id, index)
+        const content = [contentOf(part._tag, part.text)]
+        return [{ id, type: "message", role: "assistant", status: "completed", content }]
+      }
+      case "ToolCall": {
+        const id = itemId("Tool", answer.id, index)
+        const { arguments: json, name } = part
+        return [{ id, type: "function_call", call_id: part.id, name, arguments: json, status: "completed" }]
+      }
+      case "Image":
+      case "ToolResult":
+        return []
+    }
   })
-  const first = content.length === 0 ? 0 : 1
-  const calls = answer.parts
-    .filter((part) => part._tag === "ToolCall")
-    .map((call, index) => callItem(itemId("fc", answer.id, first + index), status, call))
-  return ended(
-    responseOf(answer.id, answer.model),
-    [...(first === 0 ? [] : [messageItem(itemId("msg", answer.id, 0), status, content)]), ...calls],
-    answer.stop,
-    summary.usage
-  )
-}
 
-/**
- * The frame that events were read from, for a writer that adopts them. The events don't tell ids and places of items,
- * and many frames tell no event at all; the writer needs all of it to go on where another stream stopped.
- */
-const origins = new WeakMap<object, JsonObject>()
+const failedOf = (error: Schema.Json | undefined): StreamEvent => ({
+  _tag: "Failed",
+  type: stringAt(error, "type") ?? null,
+  code: stringAt(error, "code") ?? null,
+  message: stringAt(error, "message") ?? "The provider failed without a reason"
+})
 
-const reader = (): StreamReader => {
+/** What is missing of a whole text, where a part of it has come already. */
+const missing = (whole: string, had: string): string => (whole.startsWith(had) ? whole.slice(had.length) : "")
+
+const makeReader = (): StreamReader => {
   let started = false
-  let over = false
-  let texts = false
-  /** What was told of each part of a text, and of the arguments of each call, by place. */
-  const told = new Map<string, string>()
-  /** Which number each call has, by its place and by its id. */
-  const calls = new Map<string, number>()
-  let called = 0
+  let ended = false
+  let nextCall = 0
+  /** Tool calls by `output_index`: our index, and the arguments so far. */
+  const calls = new Map<number, { readonly index: number; json: string }>()
+  /** Text and refusals so far, by `output_index` and `content_index`. */
+  const texts = new Map<string, string>()
 
-  /** What of a whole was not told yet. */
-  const rest = (place: string, whole: string): string => {
-    const before = told.get(place) ?? ""
-    if (!whole.startsWith(before)) return ""
-    told.set(place, whole)
-    return whole.slice(before.length)
+  const readText = (tag: "Text" | "Refusal", key: string, text: string): ReadonlyArray<StreamEvent> => {
+    texts.set(key, (texts.get(key) ?? "") + text)
+    return text === "" ? [] : [{ _tag: tag, text }]
   }
-  const more = (place: string, delta: string): string => rest(place, (told.get(place) ?? "") + delta)
 
-  const text = (delta: string): ReadonlyArray<StreamEvent> => {
-    if (delta === "") return []
-    texts = true
-    return [{ _tag: "Text", text: delta }]
+  /** What only the end of a text carries, or the end of the item, or of all. */
+  const readWhole = (tag: "Text" | "Refusal", key: string, whole: string) =>
+    readText(tag, key, missing(whole, texts.get(key) ?? ""))
+
+  const readArguments = (at: number, json: string): ReadonlyArray<StreamEvent> => {
+    const call = calls.get(at)
+    if (call === undefined || json === "") return []
+    call.json += json
+    return [{ _tag: "ToolArguments", index: call.index, json }]
   }
-  const argumentsOf = (index: number | undefined, json: string): ReadonlyArray<StreamEvent> =>
-    index === undefined || json === "" ? [] : [{ _tag: "ToolArguments", index, json }]
 
-  const call = (place: string, item: JsonObject): ReadonlyArray<StreamEvent> => {
-    if (item["type"] !== "function_call") return []
-    const id = textOf(item["call_id"]) ?? textOf(item["id"]) ?? ""
-    const known = calls.get(place) ?? calls.get(`id ${id}`)
-    const index = known ?? called++
-    calls.set(place, index)
-    calls.set(`id ${id}`, index)
+  const readItem = (at: number, item: Schema.Json | undefined): ReadonlyArray<StreamEvent> => {
+    switch (stringAt(item, "type")) {
+      case "function_call": {
+        const events: Array<StreamEvent> = []
+        if (!calls.has(at)) {
+          const call = { index: nextCall++, json: "" }
+          calls.set(at, call)
+          const id = stringAt(item, "call_id") ?? stringAt(item, "id") ?? ""
+          events.push({ _tag: "ToolCall", index: call.index, id, name: stringAt(item, "name") ?? "" })
+        }
+        const whole = stringAt(item, "arguments") ?? ""
+        return [...events, ...readArguments(at, missing(whole, calls.get(at)?.json ?? ""))]
+      }
+      case "message":
+        return listAt(item, "content").flatMap((part, index) => [
+          ...readWhole("Text", `${at}.${index}`, stringAt(part, "text") ?? ""),
+          ...readWhole("Refusal", `${at}.${index}.refusal`, stringAt(part, "refusal") ?? "")
+        ])
+      default:
+        return []
+    }
+  }
+
+  const readStart = (response: Schema.Json | undefined): ReadonlyArray<StreamEvent> => {
+    if (started) return []
+    started = true
+    return [{ _tag: "Started", id: stringAt(response, "id") ?? "", model: stringAt(response, "model") ?? "" }]
+  }
+
+  const readEnd = (response: Schema.Json | undefined): ReadonlyArray<StreamEvent> => {
+    ended = true
+    const usage = decodeUsage(jsonAt(response, "usage"))
+    const items = listAt(response, "output").flatMap((item, at) => readItem(at, item))
+    const stop = decodeStop(response)
     return [
-      ...(known === undefined
-        ? [{ _tag: "ToolCall", index, id, name: textOf(item["name"]) ?? "" } as const]
-        : []),
-      ...argumentsOf(index, rest(`call ${index}`, textOf(item["arguments"]) ?? ""))
-    ]
-  }
-
-  const endOf = (response: JsonObject): ReadonlyArray<StreamEvent> => {
-    over = true
-    const output = listOf(response["output"]).map(objectOf)
-    const late = output.flatMap((item, index): ReadonlyArray<StreamEvent> => {
-      if (item["type"] === "message") return texts ? [] : text(plainText(itemParts(item)))
-      // The places of a final output need not be those of the stream: only the ids count.
-      return call(`final ${index}`, item)
-    })
-    const usage = usageOf(response["usage"])
-    return [
-      ...late,
-      { _tag: "Stopped", stop: stopOf(response, called > 0) },
-      ...(usage === undefined ? [] : [{ _tag: "Usage", usage } as const]),
+      ...readStart(response),
+      ...items,
+      // Some compatible providers leave `output` empty at the end.
+      {
+        _tag: "Stopped",
+        stop: stop.reason === "stop" && nextCall > 0 ? { ...stop, reason: "tool_calls" } : stop
+      },
+      ...(usage === undefined ? [] : [{ _tag: "Usage" as const, usage }]),
       { _tag: "Ended" }
     ]
   }
 
-  const failed = (error: JsonObject): StreamEvent => ({
-    _tag: "Failed",
-    type: error["type"] === "error" ? null : (textOf(error["type"]) ?? null),
-    code: textOf(error["code"]) ?? null,
-    message: textOf(error["message"]) ?? "The provider failed"
-  })
+  const readFailure = (response: Schema.Json | undefined): ReadonlyArray<StreamEvent> => {
+    ended = true
+    const usage = decodeUsage(jsonAt(response, "usage"))
+    return [
+      ...(usage === undefined ? [] : [{ _tag: "Usage" as const, usage }]),
+      failedOf(jsonAt(response, "error"))
+    ]
+  }
 
-  const eventsOf = (type: string, body: JsonObject): ReadonlyArray<StreamEvent> => {
-    const place = `${countOf(body["output_index"])}`
-    const part = `${place} ${countOf(body["content_index"])}`
-    const delta = textOf(body["delta"]) ?? ""
+  const readEvent = (event: JsonObject, type: string | undefined): ReadonlyArray<StreamEvent> => {
+    const at = countAt(event, "output_index")
+    const key = `${at}.${countAt(event, "content_index")}`
     switch (type) {
-      case "response.output_text.delta":
-      case "response.refusal.delta":
-        return text(more(part, delta))
-      case "response.output_text.done":
-        return text(rest(part, textOf(body["text"]) ?? ""))
-      case "response.refusal.done":
-        return text(rest(part, textOf(body["refusal"]) ?? ""))
-      case "response.reasoning_text.delta":
-      case "response.reasoning_summary_text.delta":
-        return delta === "" ? [] : [{ _tag: "Reasoning", text: delta }]
+      case "response.queued":
+      case "response.in_progress":
+        return readStart(jsonAt(event, "response"))
       case "response.output_item.added":
-        return call(place, objectOf(body["item"]))
-      case "response.function_call_arguments.delta": {
-        const index = calls.get(place)
-        return argumentsOf(index, more(`call ${index}`, delta))
-      }
-      case "response.function_call_arguments.done": {
-        const index = calls.get(place)
-        return argumentsOf(index, rest(`call ${index}`, textOf(body["arguments"]) ?? ""))
-      }
-      case "response.output_item.done": {
-        const item = objectOf(body["item"])
-        if (item["type"] !== "message") return call(place, item)
-        return itemParts(item).flatMap((whole, index) => text(rest(`${place} ${index}`, plainText([whole]))))
+      case "response.output_item.done":
+        return readItem(at, jsonAt(event, "item"))
+      case "response.output_text.delta":
+        return readText("Text", key, stringAt(event, "delta") ?? "")
+      case "response.output_text.done":
+        return readWhole("Text", key, stringAt(event, "text") ?? "")
+      case "response.refusal.delta":
+        return readText("Refusal", `${key}.refusal`, stringAt(event, "delta") ?? "")
+      case "response.refusal.done":
+        return readWhole("Refusal", `${key}.refusal`, stringAt(event, "refusal") ?? "")
+      case "response.function_call_arguments.delta":
+        return readArguments(at, stringAt(event, "delta") ?? "")
+      case "response.function_call_arguments.done":
+        return readArguments(at, missing(stringAt(event, "arguments") ?? "", calls.get(at)?.json ?? ""))
+      case "response.reasoning_summary_text.delta":
+      case "response.reasoning_text.delta": {
+        const text = stringAt(event, "delta") ?? ""
+        return text === "" ? [] : [{ _tag: "Reasoning", text }]
       }
       case "response.completed":
       case "response.incomplete":
-        return endOf(objectOf(body["response"]))
+        return readEnd(jsonAt(event, "response"))
       case "response.failed":
-        over = true
-        return [failed(objectOf(objectOf(body["response"])["error"]))]
+        return readFailure(jsonAt(event, "response"))
       default:
         return []
     }
   }
 
   return {
-    read: ({ data, event }) => {
-      if (data === "[DONE]") {
-        const events: ReadonlyArray<StreamEvent> = over ? [] : [{ _tag: "Ended" }]
-        over = true
-        return Result.succeed(events)
+    read: (event) => {
+      if (event.data === "" || event.data.trim() === "[DONE]") return Result.succeed([])
+      const json = parseObject(event.data)
+      if (json === undefined) return Result.fail("a frame that is no JSON object")
+      const type = stringAt(json, "type") ?? event.event
+      if (type === "error") {
+        const error = jsonAt(json, "error")
+        return Result.succeed([failedOf(isJsonObject(error) ? error : present({ ...json, type: undefined }))])
       }
-      const body = parsed(data)
-      if (!isObject(body)) return Result.fail("A frame that is no JSON object")
-      const type = textOf(body["type"]) ?? event ?? ""
-      const events: Array<StreamEvent> = []
-      const error = body["error"]
-      if (type === "error" || event === "error" || isObject(error)) {
-        over = true
-        events.push(failed(isObject(error) ? error : body))
-      } else {
-        const response = body["response"]
-        if (!started && isObject(response)) {
-          started = true
-          events.push({
-            _tag: "Started",
-            id: textOf(response["id"]) ?? "",
-            model: textOf(response["model"]) ?? ""
-          })
-        }
-        events.push(...eventsOf(type, body))
+      if (ended) return Result.succeed([])
+      if (type === "response.created") {
+        return started
+          ? Result.fail("a second response.created")
+          : Result.succeed(readStart(jsonAt(json, "response")))
       }
-      for (const origin of [events, ...events]) origins.set(origin, { ...body, type })
-      return Result.succeed(events)
+      if (!started && type?.endsWith(".delta") === true) return Result.fail(`${type} before response.created`)
+      return Result.succeed(readEvent(json, type))
     }
   }
 }
 
-/** An item of the output, as it stands after the frames so far. */
-interface Item {
-  value: JsonObject
-  open: boolean
-  /** Parts of a message, by `content_index`. */
-  readonly parts: Map<number, { value: JsonObject; open: boolean }>
+/** An item that is not done yet: how far its events have come. */
+interface OpenItem {
+  readonly id: string
+  readonly block: Block
+  /** As it was added, for an item of a kind that only OpenAI has. */
+  readonly item: JsonObject
+  /** Parts of a message that are done. */
+  readonly parts: Array<JsonObject>
+  /** `Item`: added. `Part`: its content part as well. `Text`: the text is done, the part is not. */
+  stage: "Item" | "Part" | "Text"
 }
 
-const writer = (): StreamWriter => {
-  let response = responseOf("", "")
-  let started = false
-  let over = false
+const makeWriter: Codec["writer"] = (options): StreamWriter => {
+  const blocks = makeBlocks()
   let sequence = 0
+  let id = ""
+  let model = ""
+  /** As an adopted provider described the response: it goes out again at the end, with all that the request said. */
+  let described: JsonObject | undefined
+  let started = false
+  let inProgress = false
   let stop: Stop | undefined
-  /** By `output_index`. */
-  const items = new Map<number, Item>()
-  /** The `output_index` of each call that is being written, by its number there. */
-  const calls = new Map<number, number>()
+  let over = false
+  let hasTools = false
+  let nextIndex = 0
+  let open: OpenItem | undefined
+  const output: Array<JsonObject> = []
 
-  const partOf = (body: JsonObject) =>
-    items.get(countOf(body["output_index"]))?.parts.get(countOf(body["content_index"]))
+  const wire = (type: string, data: JsonObject): WireEvent => ({
+    event: type,
+    data: JSON.stringify({ type, sequence_number: sequence++, ...data })
+  })
 
-  const append = (body: JsonObject, name: "text" | "refusal") => {
-    const part = partOf(body)
-    if (part === undefined) return
-    const text = (textOf(part.value[name]) ?? "") + (textOf(body["delta"]) ?? "")
-    part.value = { ...part.value, [name]: text }
+  const response = (stop: Stop | undefined, usage: TokenUsage | undefined): JsonObject => {
+    const made = encodeResponse(id, model, options.created ?? 0, output, stop, usage)
+    if (described === undefined) return made
+    const { incomplete_details, status, usage: told } = made
+    return present({ ...described, status, incomplete_details, output, usage: told })
   }
 
-  const argue = (body: JsonObject, join: (before: string) => string) => {
-    const item = items.get(countOf(body["output_index"]))
-    if (item === undefined) return
-    item.value = { ...item.value, arguments: join(textOf(item.value["arguments"]) ?? "") }
+  const begin = (): ReadonlyArray<WireEvent> => {
+    if (inProgress) return []
+    inProgress = true
+    const told = response(undefined, undefined)
+    const created = started ? [] : [wire("response.created", { response: told })]
+    started = true
+    return [...created, wire("response.in_progress", { response: told })]
   }
 
-  /** Follows a frame, another's or one of ours: it is where all state but the stop comes from. */
-  const follow = (body: JsonObject): void => {
-    sequence = Math.max(sequence, (numberOf(body["sequence_number"]) ?? sequence) + 1)
-    const index = countOf(body["output_index"])
-    switch (body["type"]) {
+  const openItem = (block: Block): ReadonlyArray<WireEvent> => {
+    const item: JsonObject =
+      block.kind === "Tool"
+        ? {
+            id: itemId("Tool", id, block.index),
+            type: "function_call",
+            call_id: block.id,
+            name: block.name,
+            arguments: "",
+            status: "in_progress"
+          }
+        : {
+            id: itemId("Text", id, block.index),
+            type: "message",
+            role: "assistant",
+            status: "in_progress",
+            content: []
+          }
+    open = { id: itemId(block.kind, id, block.index), block, item, parts: [], stage: "Item" }
+    return [wire("response.output_item.added", { output_index: block.index, item })]
+  }
+
+  const place = (item: OpenItem): JsonObject =>
+    item.block.kind === "Tool"
+      ? { item_id: item.id, output_index: item.block.index }
+      : { item_id: item.id, output_index: item.block.index, content_index: item.parts.length }
+
+  const openPart = (item: OpenItem): ReadonlyArray<WireEvent> => {
+    if (item.stage !== "Item" || item.block.kind === "Tool" || item.block.kind === "Other") return []
+    item.stage = "Part"
+    return [wire("response.content_part.added", { ...place(item), part: contentOf(item.block.kind, "") })]
+  }
+
+  const delta = (item: OpenItem, text: string): ReadonlyArray<WireEvent> => {
+    switch (item.block.kind) {
+      case "Tool":
+        return [wire("response.function_call_arguments.delta", { ...place(item), delta: text })]
+      case "Refusal":
+        return [...openPart(item), wire("response.refusal.delta", { ...place(item), delta: text })]
+      default:
+        return [
+          ...openPart(item),
+          wire("response.output_text.delta", { ...place(item), delta: text, logprobs: [] })
+        ]
+    }
+  }
+
+  const closePart = (item: OpenItem): ReadonlyArray<WireEvent> => {
+    if (item.stage === "Item") return []
+    const { kind, text } = item.block
+    const part = contentOf(kind, text)
+    const events = [
+      ...(item.stage === "Text"
+        ? []
+        : [
+            kind === "Refusal"
+              ? wire("response.refusal.done", { ...place(item), refusal: text })
+              : wire("response.output_text.done", { ...place(item), text, logprobs: [] })
+          ]),
+      wire("response.content_part.done", { ...place(item), part })
+    ]
+    item.parts.push(part)
+    return events
+  }
+
+  const closeItem = (item: OpenItem): ReadonlyArray<WireEvent> => {
+    const { index, kind, text } = item.block
+    const events: Array<WireEvent> = []
+    let done: JsonObject = { ...item.item, status: "completed" }
+    if (kind === "Tool") {
+      if (item.stage !== "Text") {
+        events.push(wire("response.function_call_arguments.done", { ...place(item), arguments: text }))
+      }
+      done = { ...done, arguments: text }
+    } else if (stringAt(item.item, "type") === "message") {
+      events.push(...closePart(item))
+      done = { ...done, content: item.parts }
+    }
+    output.push(done)
+    open = undefined
+    return [...events, wire("response.output_item.done", { output_index: index, item: done })]
+  }
+
+  const writeBlock = (event: BlockEvent): ReadonlyArray<WireEvent> => {
+    if (event._tag === "Open") {
+      nextIndex = event.block.index + 1
+      return openItem(event.block)
+    }
+    if (open === undefined) return []
+    return event._tag === "Delta" ? delta(open, event.text) : closeItem(open)
+  }
+
+  const adoptItem = (index: number, item: JsonObject) => {
+    const type = stringAt(item, "type")
+    const kind = type === "function_call" ? "Tool" : type === "message" ? "Text" : "Other"
+    const block: Block = { kind, index, id: "", name: "", text: stringAt(item, "arguments") ?? "" }
+    nextIndex = Math.max(nextIndex, index + 1)
+    open = { id: stringAt(item, "id") ?? "", block, item, parts: [], stage: "Item" }
+    blocks.adopt(block, nextIndex)
+  }
+
+  /** An item whose text is done, or that takes no text: what is written next stands in an item of its own. */
+  const seal = (item: OpenItem) => blocks.adopt({ ...item.block, kind: "Other" }, nextIndex)
+
+  /** A part of another kind than text: the block becomes one of that kind. */
+  const reopen = (item: OpenItem, kind: Block["kind"]) => {
+    const block: Block = { ...item.block, kind, text: "" }
+    open = { ...item, block, stage: "Part" }
+    blocks.adopt(block, nextIndex)
+  }
+
+  const adoptFrame = (json: JsonObject) => {
+    const at = countAt(json, "output_index")
+    switch (stringAt(json, "type")) {
       case "response.created":
       case "response.queued":
-      case "response.in_progress":
-        started = true
-        response = { ...response, ...objectOf(body["response"]) }
-        break
-      case "response.output_item.added":
-        items.set(index, { value: objectOf(body["item"]), open: true, parts: new Map() })
-        break
-      case "response.content_part.added":
-        items
-          .get(index)
-          ?.parts.set(countOf(body["content_index"]), { value: objectOf(body["part"]), open: true })
-        break
-      case "response.output_text.delta":
-        append(body, "text")
-        break
-      case "response.refusal.delta":
-        append(body, "refusal")
-        break
-      case "response.content_part.done": {
-        const part = partOf(body)
-        if (part !== undefined) Object.assign(part, { value: objectOf(body["part"]), open: false })
+      case "response.in_progress": {
+        const told = jsonAt(json, "response")
+        if (isJsonObject(told)) described = told
+        inProgress ||= stringAt(json, "type") === "response.in_progress"
         break
       }
+      case "response.output_item.added": {
+        const item = jsonAt(json, "item")
+        if (isJsonObject(item)) adoptItem(at, item)
+        break
+      }
+      case "response.output_item.done": {
+        const item = jsonAt(json, "item")
+        if (isJsonObject(item)) output.push(item)
+        open = undefined
+        nextIndex = Math.max(nextIndex, at + 1)
+        blocks.adopt(undefined, nextIndex)
+        break
+      }
+      case "response.content_part.added":
+        if (open !== undefined)
+          reopen(open, stringAt(json, "part", "type") === "refusal" ? "Refusal" : "Text")
+        break
+      case "response.output_text.delta":
+      case "response.refusal.delta":
       case "response.function_call_arguments.delta":
-        argue(body, (before) => before + (textOf(body["delta"]) ?? ""))
+        if (open !== undefined) open.block.text += stringAt(json, "delta") ?? ""
+        break
+      case "response.output_text.done":
+      case "response.refusal.done":
+        if (open === undefined) break
+        open.stage = "Text"
+        open.block.text = stringAt(json, "text") ?? stringAt(json, "refusal") ?? open.block.text
+        seal(open)
         break
       case "response.function_call_arguments.done":
-        argue(body, (before) => textOf(body["arguments"]) ?? before)
+        if (open === undefined) break
+        open.stage = "Text"
+        open.block.text = stringAt(json, "arguments") ?? open.block.text
+        seal(open)
         break
-      case "response.output_item.done": {
-        const item = items.get(index)
-        if (item !== undefined) Object.assign(item, { value: objectOf(body["item"]), open: false })
+      case "response.content_part.done": {
+        const part = jsonAt(json, "part")
+        if (open === undefined || !isJsonObject(part)) break
+        open.parts.push(part)
+        open.stage = "Item"
+        seal(open)
         break
       }
       case "response.completed":
@@ -720,200 +880,100 @@ const writer = (): StreamWriter => {
     }
   }
 
-  const emit = (type: string, members: JsonObject): WireEvent => {
-    const body = { type, sequence_number: sequence, ...members }
-    follow(body)
-    return frame(type, body)
-  }
-
-  const start = (id: string, model: string): ReadonlyArray<WireEvent> => {
-    // The id of a response must not change, not even when another provider goes on with it.
-    if (started) {
-      if (model !== "") response = { ...response, model }
-      return []
-    }
-    response = responseOf(id, model)
-    return [emit("response.created", { response }), emit("response.in_progress", { response })]
-  }
-
-  const responseId = (): string => textOf(response["id"]) ?? ""
-
-  const nextIndex = (): number => Math.max(-1, ...items.keys()) + 1
-
-  const closePart = (
-    place: { readonly item_id: string; readonly output_index: number },
-    content_index: number,
-    part: JsonObject
-  ): ReadonlyArray<WireEvent> => {
-    const at = { ...place, content_index }
-    const told =
-      part["type"] === "output_text"
-        ? [emit("response.output_text.done", { ...at, text: textOf(part["text"]) ?? "", logprobs: [] })]
-        : part["type"] === "refusal"
-          ? [emit("response.refusal.done", { ...at, refusal: textOf(part["refusal"]) ?? "" })]
-          : []
-    return [...told, emit("response.content_part.done", { ...at, part })]
-  }
-
-  const close = (output_index: number, status: string): ReadonlyArray<WireEvent> => {
-    const item = items.get(output_index)
-    if (item === undefined || !item.open) return []
-    const { value } = item
-    const place = { item_id: textOf(value["id"]) ?? "", output_index }
-    const events: Array<WireEvent> = []
-    if (value["type"] === "message") {
-      for (const [index, part] of item.parts) {
-        if (part.open) events.push(...closePart(place, index, part.value))
-      }
-      item.value = { ...value, content: [...item.parts.values()].map((part) => part.value) }
-    } else if (value["type"] === "function_call") {
-      const json = textOf(value["arguments"]) ?? ""
-      events.push(
-        emit("response.function_call_arguments.done", {
-          ...place,
-          name: value["name"] ?? "",
-          arguments: json
-        })
-      )
-    }
-    const known = "status" in value ? { status } : undefined
-    return [...events, emit("response.output_item.done", { output_index, item: { ...item.value, ...known } })]
-  }
-
-  /** Items that nothing more can come for when another one begins. Calls stay open: some providers mix theirs. */
-  const closeOthers = (): ReadonlyArray<WireEvent> =>
-    [...items].flatMap(([index, { value }]) =>
-      value["type"] === "function_call" ? [] : close(index, "completed")
-    )
-
-  /** Where text goes to, with the events that it takes to get there. */
-  const openText = (): readonly [place: JsonObject, events: ReadonlyArray<WireEvent>] => {
-    const events: Array<WireEvent> = []
-    const last = nextIndex() - 1
-    const current = items.get(last)
-    let output_index = last
-    if (current === undefined || !current.open || current.value["type"] !== "message") {
-      events.push(...closeOthers())
-      output_index = last + 1
-      const item = messageItem(itemId("msg", responseId(), output_index), "in_progress", [])
-      events.push(emit("response.output_item.added", { output_index, item }))
-    }
-    const item = items.get(output_index)
-    const place = { item_id: textOf(item?.value["id"]) ?? "", output_index }
-    const parts = [...(item?.parts ?? [])]
-    const open = parts.find(([, part]) => part.open && part.value["type"] === "output_text")
-    if (open !== undefined) return [{ ...place, content_index: open[0] }, events]
-    for (const [index, part] of parts) {
-      if (part.open) events.push(...closePart(place, index, part.value))
-    }
-    const content_index = parts.length
-    events.push(emit("response.content_part.added", { ...place, content_index, part: textPart("") }))
-    return [{ ...place, content_index }, events]
-  }
-
-  const write = (event: StreamEvent): ReadonlyArray<WireEvent> => {
-    if (over) return []
-    switch (event._tag) {
-      case "Started":
-        return start(event.id, event.model)
-      case "Text": {
-        const before = start("", "")
-        const [place, events] = openText()
-        const delta = emit("response.output_text.delta", { ...place, delta: event.text, logprobs: [] })
-        return [...before, ...events, delta]
-      }
-      case "ToolCall": {
-        const before = [...start("", ""), ...closeOthers()]
-        const output_index = nextIndex()
-        calls.set(event.index, output_index)
-        const item = callItem(itemId("fc", responseId(), output_index), "in_progress", {
-          id: event.id,
-          name: event.name,
-          arguments: ""
-        })
-        return [...before, emit("response.output_item.added", { output_index, item })]
-      }
-      case "ToolArguments": {
-        const output_index = calls.get(event.index)
-        if (output_index === undefined) return []
-        const item_id = textOf(items.get(output_index)?.value["id"]) ?? ""
-        return [emit("response.function_call_arguments.delta", { item_id, output_index, delta: event.json })]
-      }
-      case "Stopped":
-        stop = event.stop
-        return []
-      // Told by `end`, from the whole call's summary.
-      case "Usage":
-      case "Reasoning":
-      case "Ended":
-      case "Failed":
-        return []
-    }
-  }
-
   return {
-    adopt: (events) => {
-      const origin = origins.get(events) ?? events.map((event) => origins.get(event)).find(isObject)
-      if (origin !== undefined) {
-        follow(origin)
-        return
-      }
-      // Without their frames they are taken to have passed as this writer would have written them.
+    adopt: (events, frame) => {
       for (const event of events) {
-        write(event)
-        over ||= event._tag === "Ended" || event._tag === "Failed"
+        if (event._tag === "Started") {
+          started = true
+          id = event.id
+          model = event.model
+        } else if (event._tag === "ToolCall") hasTools = true
+      }
+      const json = parseObject(frame.data)
+      if (json === undefined) return
+      sequence = Math.max(sequence, (numberAt(json, "sequence_number") ?? -1) + 1)
+      adoptFrame(json)
+    },
+    write: (event) => {
+      if (over) return []
+      switch (event._tag) {
+        case "Started":
+          if (started) return []
+          id = event.id
+          model = event.model
+          return begin()
+        case "Text":
+        case "Refusal":
+        case "ToolCall":
+        case "ToolArguments":
+          return [...begin(), ...blocks.push(event).flatMap(writeBlock)]
+        case "Stopped":
+          stop = event.stop
+          return []
+        default:
+          return []
       }
     },
-    write,
     end: (summary) => {
       if (over) return []
-      const events = [...start(summary.requestId, summary.answeredBy.model)]
-      const status = incompleteOf(stop) === undefined ? "completed" : "incomplete"
-      const indexes = [...items.keys()].toSorted((left, right) => left - right)
-      for (const index of indexes) events.push(...close(index, status))
-      const output = indexes.flatMap((index) => items.get(index)?.value ?? [])
-      const whole = ended(response, output, stop, summary.usage)
-      return [...events, emit(`response.${status}`, { response: whole })]
+      over = true
+      if (!started && model === "") model = summary.answeredBy.model
+      const events: Array<WireEvent> = [...begin(), ...blocks.close().flatMap(writeBlock)]
+      const tools = hasTools || blocks.hasTools()
+      const otherwise: Stop = { reason: tools ? "tool_calls" : "stop", raw: "", sequence: undefined }
+      const told = response(stop ?? otherwise, summary.usage)
+      events.push(wire(`response.${stringAt(told, "status") ?? "completed"}`, { response: told }))
+      return events
     },
     fail: (problem) => {
       if (over) return []
+      over = true
+      // Flat as it is typed, and nested as OpenAI sends it: clients read either.
       const { code, message, param } = problem
-      return [emit("error", { code, message, param })]
+      return [wire("error", { code, message, param, error: openAiError(problem) })]
     }
   }
 }
 
-/** The class that OpenAI gives to a status (`openai` 7.57, `src/core/error.ts`). */
-const typeOf = (status: number): string => {
-  if (status === 401) return "authentication_error"
-  if (status === 403) return "permission_error"
-  if (status === 429) return "rate_limit_error"
-  return status >= 500 ? "server_error" : "invalid_request_error"
-}
-
-const encodeProblem = ({ code, message, param, status, type }: WireProblem): JsonObject => ({
-  error: { message, type: type ?? typeOf(status), param, code }
-})
-
-/** Responses. */
-export const OpenAiResponses: Codec = {
+/** OpenAI's `POST /v1/responses`. */
+export const openAiResponses: Codec = {
   decodeRequest,
   encodeRequest,
   decodeAnswer,
-  encodeAnswer,
-  reader,
-  writer,
-  encodeProblem,
-  forModel: (body, model, stream) =>
-    stream || "stream" in body ? { ...body, model, stream } : { ...body, model },
+  encodeAnswer: (answer, summary) =>
+    encodeResponse(
+      answer.id,
+      answer.model,
+      summary.created ?? 0,
+      encodeOutput(answer),
+      answer.stop,
+      summary.usage
+    ),
+  reader: makeReader,
+  writer: makeWriter,
+  encodeProblem: (problem) => ({ error: openAiError(problem) }),
+  addSystem: (body, line) => {
+    const instructions = stringAt(body, "instructions") ?? ""
+    return instructions === ""
+      ? {
+          ...body,
+          ...(Array.isArray(body["input"]) ? { input: withSystemLine(body["input"], line) } : undefined)
+        }
+      : { ...body, instructions: withLine(instructions, line) }
+  },
+  forModel: (body, model, stream) => present({ ...body, model, stream: stream ? true : undefined }),
   continueFrom: (body, text) => {
-    const { input } = body
+    const input = body["input"]
+    const before = Array.isArray(input)
+      ? listAt(body, "input")
+      : input === undefined
+        ? []
+        : [said("user", input)]
     return {
       ...body,
-      input: [
-        ...(typeof input === "string" ? [{ role: "user", content: input }] : listOf(input)),
-        { role: "assistant", content: text }
-      ]
+      input: [...before, said("assistant", makeContinuation(text).sent), said("user", GO_ON)]
     }
   }
 }
+
+const said = (role: string, content: Schema.Json): JsonObject => ({ type: "message", role, content })

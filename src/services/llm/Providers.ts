@@ -8,7 +8,7 @@ import type { Provider } from "../../domain/Llm.ts"
 import type { JsonObject, WireEvent } from "./Codec.ts"
 import { faultOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
-import { isObject, objectOf, parsed, textOf } from "./Json.ts"
+import { isJsonObject, parseObject, stringAt } from "./JsonAt.ts"
 import { post } from "./ProviderHttp.ts"
 import type { ProviderResponse } from "./ProviderHttp.ts"
 
@@ -84,7 +84,7 @@ const retryAfterOf = (headers: Readonly<Record<string, string>>, nowMillis: numb
 }
 
 /** The envelope's inside. */
-const detailsOf = (body: JsonObject): JsonObject => (isObject(body["error"]) ? body["error"] : body)
+const detailsOf = (body: JsonObject): JsonObject => (isJsonObject(body["error"]) ? body["error"] : body)
 
 const requestIdOf = (headers: Readonly<Record<string, string>>): string | null =>
   headers["request-id"] ?? headers["x-request-id"] ?? null
@@ -98,11 +98,11 @@ const toFault = (
 ): ProviderFault => {
   const clean = (text: string | undefined) => (text === undefined ? null : scrub(text))
   const details = detailsOf(body)
-  return faultOf("Status", scrub(textOf(details["message"]) ?? "The provider gave no reason"), {
+  return faultOf("Status", scrub(stringAt(details, "message") ?? "The provider gave no reason"), {
     status,
-    type: clean(textOf(details["type"])),
-    code: clean(textOf(details["code"]) ?? textOf(objectOf(details["details"])["error_code"])),
-    param: clean(textOf(details["param"])),
+    type: clean(stringAt(details, "type")),
+    code: clean(stringAt(details, "code") ?? stringAt(details, "details", "error_code")),
+    param: clean(stringAt(details, "param")),
     retryAfterMillis: retryAfterOf(headers, nowMillis),
     final: headers["x-should-retry"] === "false",
     requestId: requestIdOf(headers)
@@ -201,7 +201,7 @@ const readJson = Effect.fnUntraced(function* ({ read }: ProviderResponse, within
     if (bytes > MOST_BYTES) return yield* faultOf("Malformed", "An answer that is too large")
     pieces.push(...chunks)
   }
-  return parsed(Buffer.concat(pieces, bytes).toString())
+  return parseObject(Buffer.concat(pieces, bytes).toString())
 })
 
 const makeClient = (
@@ -231,7 +231,7 @@ const makeClient = (
     const response = yield* post(address.url, { ...address.headers, ...headers }, JSON.stringify(body))
     if (response.status >= 200 && response.status < 300) return response
     const told = yield* Effect.orElseSucceed(readJson(response, timeout), () => undefined)
-    return yield* toFault(scrub, response, objectOf(told), yield* Clock.currentTimeMillis)
+    return yield* toFault(scrub, response, told ?? {}, yield* Clock.currentTimeMillis)
   })
 
   return {
@@ -242,7 +242,7 @@ const makeClient = (
     json: Effect.fnUntraced(function* (request) {
       const response = yield* send(request)
       const json = yield* readJson(response, request.timeout)
-      if (!isObject(json)) return yield* faultOf("Malformed", "An answer that is no JSON object")
+      if (json === undefined) return yield* faultOf("Malformed", "An answer that is no JSON object")
       return { ...headOf(response), json }
     }),
     stream: (request) =>

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Result, Schema } from "effect"
+import { Result } from "effect"
 import type { JsonObject, StreamEvent, Summary, WireEvent } from "../../../src/services/llm/Codec.ts"
-import { objectOf, parsed } from "../../../src/services/llm/Json.ts"
-import { Native } from "../../../src/services/llm/Native.ts"
+import { parseObject } from "../../../src/services/llm/JsonAt.ts"
+import { native } from "../../../src/services/llm/Native.ts"
 
 const summary: Summary = {
   answeredBy: { provider: "anthropic", model: "claude-opus-5-5" },
@@ -23,24 +23,15 @@ const problem = {
   requestId: "r-1"
 }
 
-const told = {
-  model: "claude-opus-5-5",
-  provider: "anthropic",
-  usage: { prompt_tokens: 18, completion_tokens: 7, total_tokens: 25, cost_usd: "0.000123" },
-  tenant_id: "t-1",
-  request_id: "r-1",
-  guard: { flagged: true, score: 0.5, categories: ["override"] }
-}
-
 const read = (frames: ReadonlyArray<WireEvent>): ReadonlyArray<StreamEvent> => {
-  const reader = Native.reader()
+  const reader = native.reader()
   return frames.flatMap((frame) => Result.getOrThrow(reader.read(frame)))
 }
 
-const bodies = (frames: ReadonlyArray<WireEvent>) => frames.map(({ data }) => parsed(data) ?? data)
+const bodies = (frames: ReadonlyArray<WireEvent>) => frames.map(({ data }) => parseObject(data) ?? data)
 
 const refusedPaths = (body: JsonObject) =>
-  Result.match(Native.decodeRequest(body), {
+  Result.match(native.decodeRequest(body), {
     onSuccess: () => [],
     onFailure: ({ errors }) => (errors ?? []).map(({ path }) => path.join("."))
   })
@@ -50,7 +41,7 @@ const messages = [{ role: "user", content: "Hi" }]
 describe("a request of our own endpoint", () => {
   it("becomes a conversation, with unknown fields left aside", () => {
     const conversation = Result.getOrThrow(
-      Native.decodeRequest({
+      native.decodeRequest({
         messages: [
           { role: "system", content: "Be brief" },
           ...messages,
@@ -88,62 +79,17 @@ describe("a request of our own endpoint", () => {
 
   it("goes to another model, or on from a text, untouched otherwise", () => {
     const body = { messages, metadata: { run: 1 } }
-    assert.deepStrictEqual(Native.forModel(body, "gpt-5", true), { ...body, model: "gpt-5", stream: true })
-    assert.deepStrictEqual(Native.continueFrom(body, "so far"), {
+    assert.deepStrictEqual(native.forModel(body, "gpt-5", true), { ...body, model: "gpt-5", stream: true })
+    assert.deepStrictEqual(native.continueFrom(body, "so far"), {
       ...body,
       messages: [...messages, { role: "assistant", content: "so far" }]
     })
   })
 })
 
-describe("an answer of our own endpoint", () => {
-  it("says who answered and what it cost; cached tokens count as the prompt's", () => {
-    const answer = {
-      id: "x",
-      model: "asked-for",
-      parts: [{ _tag: "Text", text: "Hello" }],
-      stop: { reason: "stop", raw: "stop", sequence: undefined },
-      usage: undefined
-    } as const
-    assert.deepStrictEqual(Native.encodeAnswer(answer, summary), { content: "Hello", ...told })
-    const resumed = Native.encodeAnswer(answer, { ...summary, resumed: true })
-    assert.strictEqual(resumed["resumed"], true)
-    assert.deepInclude(Result.getOrThrow(Native.decodeAnswer(resumed)), {
-      id: "r-1",
-      parts: [{ _tag: "Text", text: "Hello" }]
-    })
-  })
-})
-
 describe("a stream of our own endpoint", () => {
-  it.effect.prop(
-    "gives back each text and the usage, and ends once",
-    { texts: Schema.Array(Schema.NonEmptyString) },
-    ({ texts }) =>
-      Effect.sync(() => {
-        const writer = Native.writer({ usage: true })
-        const frames = [
-          ...writer.write({ _tag: "Started", id: "x", model: "m" }),
-          ...texts.flatMap((text) => writer.write({ _tag: "Text", text })),
-          ...writer.end(summary)
-        ]
-        assert.deepStrictEqual(bodies(frames), [
-          ...texts.map((delta) => ({ delta })),
-          { done: true, ...told },
-          "[DONE]"
-        ])
-        assert.deepStrictEqual(read(frames), [
-          ...texts.map((text) => ({ _tag: "Text", text }) as const),
-          { _tag: "Stopped", stop: { reason: "stop", raw: "stop", sequence: undefined } },
-          { _tag: "Usage", usage: { input: 18, cachedRead: 0, cachedWrite: 0, output: 7, reasoning: 0 } },
-          { _tag: "Ended" }
-        ])
-        assert.deepStrictEqual([...writer.end(summary), ...writer.fail(problem)], [])
-      })
-  )
-
   it("tells a failure as a problem, and nothing after it", () => {
-    const writer = Native.writer({ usage: true })
+    const writer = native.writer({ usage: true })
     const frames = [
       ...writer.write({ _tag: "Text", text: "a" }),
       ...writer.fail(problem),
@@ -172,7 +118,7 @@ describe("a stream of our own endpoint", () => {
   })
 
   it("titles a code that is none of ours by its status", () => {
-    assert.deepInclude(objectOf(Native.encodeProblem({ ...problem, status: 429, code: "slow_down" })), {
+    assert.deepInclude(native.encodeProblem({ ...problem, status: 429, code: "slow_down" }), {
       type: "about:blank",
       title: "Too Many Requests",
       code: "slow_down"
@@ -180,6 +126,6 @@ describe("a stream of our own endpoint", () => {
   })
 
   it("is dead after a frame that is no JSON", () => {
-    assert.isTrue(Result.isFailure(Native.reader().read({ event: undefined, data: "{" })))
+    assert.isTrue(Result.isFailure(native.reader().read({ event: undefined, data: "{" })))
   })
 })
