@@ -231,7 +231,7 @@ const badSource = (source: Schema.Json | undefined, at: string): Refusal | undef
       : invalid(`${at}.source.base64.data: invalid base64 data`)
   }
   if (type === "url") {
-    return typeof url === "string" && /^https:/.test(url) && URL.canParse(url)
+    return typeof url === "string" && url.startsWith("https:") && URL.canParse(url)
       ? undefined
       : invalid(`${at}.source.url.url: Only HTTPS URLs are supported.`)
   }

@@ -114,7 +114,7 @@ const badImage = (url: Schema.Json | undefined, param: string): Refusal | undefi
           "invalid_image_format"
         )
   }
-  return /^https:/.test(url) && URL.canParse(url)
+  return url.startsWith("https:") && URL.canParse(url)
     ? undefined
     : invalid("Invalid image URL. Expected a valid URL.", param, "invalid_image_url")
 }
