@@ -178,7 +178,7 @@ describe("the invoice", () => {
     })
   )
 
-  it.live("holds ten thousand attempts, the last ones as fast as the first", () =>
+  it.live("holds ten thousand attempts, the last ones as cheap as the first", () =>
     Effect.gen(function* () {
       const provider = yield* startFakeProvider
       const agent = new Agent({ keepAlive: true, maxSockets: 16 })
@@ -193,17 +193,19 @@ describe("the invoice", () => {
         })
         asked.end(body)
       })
+      // By the processor's time, which does not depend on who else is busy.
       const thousand = Effect.gen(function* () {
-        const started = performance.now()
+        const before = process.cpuUsage()
         const ids = yield* Effect.replicateEffect(ask, 1000, { concurrency: 16 })
-        return { ids, millis: performance.now() - started }
+        const spentOn = process.cpuUsage(before)
+        return { ids, micros: spentOn.system + spentOn.user }
       })
       const all = yield* Effect.replicateEffect(thousand, 10)
       const rows = yield* closed(provider, 10_000)
       const known = new Map(rows.map((row) => [row.requestId, row]))
       for (const { ids } of all) for (const id of ids) assert.deepEqual(known.get(id)?.usage, spent(1))
-      const fastest = (of: typeof all) => Math.min(...of.map(({ millis }) => millis))
-      assert.isBelow(fastest(all.slice(5)), 3 * fastest(all.slice(0, 5)))
+      const least = (of: typeof all) => Math.min(...of.map(({ micros }) => micros))
+      assert.isBelow(least(all.slice(-2)), 2 * least(all.slice(0, -2)))
     })
   )
 })
@@ -219,15 +221,15 @@ it.live("a fake of its own process answers its invoice, and ends when its standa
     const child = spawn(process.execPath, [program, "0"], { stdio: ["pipe", "pipe", "inherit"] })
     yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
     const [line] = yield* Effect.promise(() => once(createInterface(child.stdout), "line"))
-    const { url } = Schema.decodeUnknownSync(Line)(line)
+    const { url } = yield* Schema.decodeUnknownEffect(Line)(line)
     const { _request_id: requestId } = yield* Effect.promise(() =>
       openAi({ url }).chat.completions.create({ model: "mock-n1", messages })
     )
     // Asked for as often as one likes: to look at the invoice costs nothing.
-    const invoice = Effect.promise(async () => {
-      const answer: unknown = await openAi({ url }).get(`${url}/invoice`)
-      return Schema.decodeUnknownSync(Rows)(answer)
-    })
+    const invoice = Effect.flatMap(
+      Effect.promise(async (): Promise<unknown> => openAi({ url }).get(`${url}/invoice`)),
+      Schema.decodeUnknownEffect(Rows)
+    )
     const rows = yield* eventually("it is billed", invoice, ([row]) => row?.ended === "finished")
     assert.deepStrictEqual(rows, [{ requestId: requestId ?? "", model: "mock-n1", ended: "finished" }])
     const ended = once(child, "exit")
