@@ -1,11 +1,13 @@
 import { NodeHttpServer } from "@effect/platform-node"
-import { Context, Effect, Layer, Result, Schema, Stream } from "effect"
+import { Clock, Context, Effect, Layer, Result, Stream } from "effect"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { randomUUID } from "node:crypto"
 import { createServer } from "node:http"
-import type { Dialect, Provider } from "../domain/Llm.ts"
+import type { Dialect, ModelRef, Provider } from "../domain/Llm.ts"
+import { knownModels } from "../domain/ModelGroups.ts"
 import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "../services/llm/Codec.ts"
 import { codecOf } from "../services/llm/Codecs.ts"
-import { listOf, textOf } from "../services/llm/Json.ts"
+import { isObject, listOf, parsed, textOf } from "../services/llm/Json.ts"
 
 const CHARACTERS_A_TOKEN = 4
 
@@ -30,7 +32,7 @@ const replyTo = (conversation: Conversation): string => {
 const answerTo = (conversation: Conversation, model: string): Answer => {
   const text = replyTo(conversation)
   return {
-    id: "simulated",
+    id: `simulated-${randomUUID()}`,
     model,
     parts: [{ _tag: "Text", text }],
     stop: { reason: "stop", raw: "stop", sequence: undefined },
@@ -44,8 +46,27 @@ const answerTo = (conversation: Conversation, model: string): Answer => {
   }
 }
 
-const frame = ({ data, event }: WireEvent): string =>
-  `${event === undefined ? "" : `event: ${event}\n`}data: ${data}\n\n`
+const simulated = (asked: JsonObject): string => `simulator-${textOf(asked["model"]) ?? "model"}`
+
+const unixSeconds = Effect.map(Clock.currentTimeMillis, (now) => Math.floor(now / 1000))
+
+/** The codecs know no time of an answer: it is that of the provider, and here that is now. */
+const stamped =
+  (now: number) =>
+  (body: JsonObject): JsonObject => ({
+    ...body,
+    ...("created" in body ? { created: now } : undefined),
+    ...("created_at" in body ? { created_at: now } : undefined),
+    ...(isObject(body["response"]) ? { response: stamped(now)(body["response"]) } : undefined)
+  })
+
+const frame =
+  (stamp: (body: JsonObject) => JsonObject) =>
+  ({ data, event }: WireEvent): string => {
+    const body = parsed(data)
+    const sent = isObject(body) ? JSON.stringify(stamp(body)) : data
+    return `${event === undefined ? "" : `event: ${event}\n`}data: ${sent}\n\n`
+  }
 
 const summaryOf = (answer: Answer, model: string): Summary => ({
   answeredBy: { provider: "openai", model },
@@ -57,72 +78,153 @@ const summaryOf = (answer: Answer, model: string): Summary => ({
   guard: { flagged: false, score: 0, categories: [] }
 })
 
-const streamed = (dialect: Dialect, answer: Answer): string => {
+/** The events of a stream, one for each word. */
+const eventsOf = (dialect: Dialect, answer: Answer): ReadonlyArray<WireEvent> => {
   const writer = codecOf[dialect].writer({ usage: true })
   const text = answer.parts.map((part) => (part._tag === "Text" ? part.text : "")).join("")
-  const events = [
+  return [
     ...writer.write({ _tag: "Started", id: answer.id, model: answer.model }),
     ...(text.match(/\s*\S+/g) ?? []).flatMap((piece) => writer.write({ _tag: "Text", text: piece })),
     ...writer.write({ _tag: "Stopped", stop: answer.stop }),
     ...writer.end(summaryOf(answer, answer.model))
   ]
-  return events.map(frame).join("")
 }
 
-const body = HttpServerRequest.schemaBodyJson(Schema.Record(Schema.String, Schema.Json))
+/** A refusal in the words of the vendor whose wire is spoken. */
+const refuse = (dialect: Dialect, status: number, message: string) => {
+  const requestId = `simulated-${randomUUID()}`
+  const problem = { status, code: null, type: null, param: null, requestId, message }
+  return HttpServerResponse.jsonUnsafe(codecOf[dialect].encodeProblem(problem), {
+    status,
+    headers: { "request-id": requestId, "x-request-id": requestId }
+  })
+}
+
+/** Answers a body; one that is no JSON object is refused. */
+const post = (
+  dialect: Dialect,
+  answer: (asked: JsonObject) => Effect.Effect<HttpServerResponse.HttpServerResponse>
+) =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    Effect.flatMap(request.text, (text) => {
+      const asked = parsed(text)
+      return isObject(asked)
+        ? answer(asked)
+        : Effect.succeed(refuse(dialect, 400, "The body of the request is not a JSON object."))
+    })
+  )
 
 const converse = (dialect: Dialect) =>
-  Effect.gen(function* () {
-    const asked: JsonObject = yield* body
-    const decoded = codecOf[dialect].decodeRequest(asked)
-    if (Result.isFailure(decoded)) {
-      const problem = { status: 400, code: null, type: null, param: null, requestId: "simulated" }
-      const message = decoded.failure.detail ?? "The body is invalid"
-      return HttpServerResponse.jsonUnsafe(codecOf[dialect].encodeProblem({ ...problem, message }), {
-        status: 400
-      })
-    }
-    const model = `simulator-${textOf(asked["model"]) ?? "model"}`
-    const answer = answerTo(decoded.success, model)
-    if (asked["stream"] !== true) {
-      return HttpServerResponse.jsonUnsafe(codecOf[dialect].encodeAnswer(answer, summaryOf(answer, model)))
-    }
-    return HttpServerResponse.stream(Stream.encodeText(Stream.succeed(streamed(dialect, answer))), {
-      contentType: "text/event-stream"
+  post(
+    dialect,
+    Effect.fnUntraced(function* (asked) {
+      const decoded = codecOf[dialect].decodeRequest(asked)
+      if (Result.isFailure(decoded)) {
+        return refuse(dialect, 400, decoded.failure.detail ?? "The body is invalid")
+      }
+      const model = simulated(asked)
+      const answer = answerTo(decoded.success, model)
+      const stamp = stamped(yield* unixSeconds)
+      if (asked["stream"] !== true) {
+        const body = codecOf[dialect].encodeAnswer(answer, summaryOf(answer, model))
+        return HttpServerResponse.jsonUnsafe(stamp(body))
+      }
+      const frames = eventsOf(dialect, answer).map(frame(stamp))
+      // A chunk, and a turn of the event loop, for each: as a provider's stream comes, without its pauses.
+      const chunks = Stream.fromIterable(frames).pipe(
+        Stream.rechunk(1),
+        Stream.tap(() => Effect.yieldNow)
+      )
+      return HttpServerResponse.stream(Stream.encodeText(chunks), { contentType: "text/event-stream" })
     })
-  })
+  )
 
 const DIMENSIONS = 8
 
-const embed = Effect.gen(function* () {
-  const asked: JsonObject = yield* body
+const embed = post("openai-chat", (asked) => {
   const input = asked["input"]
   const texts = typeof input === "string" ? [input] : listOf(input)
   const zeros = new Float32Array(DIMENSIONS)
-  return HttpServerResponse.jsonUnsafe({
-    object: "list",
-    model: `simulator-${textOf(asked["model"]) ?? "model"}`,
-    data: texts.map((_, index) => ({
-      object: "embedding",
-      index,
-      embedding:
-        asked["encoding_format"] === "base64" ? Buffer.from(zeros.buffer).toString("base64") : [...zeros]
-    })),
-    usage: { prompt_tokens: texts.length, total_tokens: texts.length }
-  })
+  return Effect.succeed(
+    HttpServerResponse.jsonUnsafe({
+      object: "list",
+      model: simulated(asked),
+      data: texts.map((_, index) => ({
+        object: "embedding",
+        index,
+        embedding:
+          asked["encoding_format"] === "base64" ? Buffer.from(zeros.buffer).toString("base64") : [...zeros]
+      })),
+      usage: { prompt_tokens: texts.length, total_tokens: texts.length }
+    })
+  )
 })
 
-const count = Effect.gen(function* () {
-  const asked: JsonObject = yield* body
-  return HttpServerResponse.jsonUnsafe({ input_tokens: tokensOf(JSON.stringify(asked["messages"] ?? "")) })
-})
+const count = post("anthropic-messages", (asked) =>
+  Effect.succeed(
+    HttpServerResponse.jsonUnsafe({ input_tokens: tokensOf(JSON.stringify(asked["messages"] ?? "")) })
+  )
+)
+
+/** What a vendor would list; any other name is answered, too. */
+const modelsOf = (vendor: Provider): ReadonlyArray<ModelRef> =>
+  knownModels.filter(({ provider }) => provider === vendor)
+
+const openAiModels: JsonObject = {
+  object: "list",
+  data: modelsOf("openai").map(({ model }) => ({
+    id: model,
+    object: "model",
+    created: 0,
+    owned_by: "simulator"
+  }))
+}
+
+const anthropicModels: JsonObject = {
+  data: modelsOf("anthropic").map(({ model }) => ({
+    type: "model",
+    id: model,
+    display_name: `${model} (simulator)`,
+    // What Anthropic says of a model whose release it doesn't know.
+    created_at: "1970-01-01T00:00:00Z",
+    capabilities: null,
+    deprecated_at: null,
+    lifecycle: "active",
+    line: null,
+    max_input_tokens: null,
+    max_tokens: null
+  })),
+  has_more: false,
+  first_id: modelsOf("anthropic").at(0)?.model ?? null,
+  last_id: modelsOf("anthropic").at(-1)?.model ?? null
+}
+
+/** Only Anthropic's clients send an `anthropic-version`, which tells whose model list or unknown path is meant. */
+const dialectOf = ({ headers, url }: HttpServerRequest.HttpServerRequest): Dialect =>
+  headers["anthropic-version"] !== undefined || url.startsWith("/v1/messages")
+    ? "anthropic-messages"
+    : "openai-chat"
+
+const models = Effect.map(HttpServerRequest.HttpServerRequest, (request) =>
+  HttpServerResponse.jsonUnsafe(dialectOf(request) === "anthropic-messages" ? anthropicModels : openAiModels)
+)
+
+const unknownPath = Effect.map(HttpServerRequest.HttpServerRequest, (request) =>
+  refuse(
+    dialectOf(request),
+    404,
+    `The simulator does not have ${request.method} ${request.url.split("?", 1)[0]}`
+  )
+)
 
 const routes = Layer.mergeAll(
   HttpRouter.add("POST", "/v1/chat/completions", converse("openai-chat")),
   HttpRouter.add("POST", "/v1/responses", converse("openai-responses")),
   HttpRouter.add("POST", "/v1/messages", converse("anthropic-messages")),
   HttpRouter.add("POST", "/v1/messages/count_tokens", count),
-  HttpRouter.add("POST", "/v1/embeddings", embed)
+  HttpRouter.add("POST", "/v1/embeddings", embed),
+  HttpRouter.add("GET", "/v1/models", models),
+  HttpRouter.add("*", "/*", unknownPath)
 )
 
 /**

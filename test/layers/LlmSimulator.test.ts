@@ -1,8 +1,14 @@
-import Anthropic from "@anthropic-ai/sdk"
+import Anthropic, {
+  BadRequestError as AnthropicBadRequest,
+  NotFoundError as AnthropicNotFound
+} from "@anthropic-ai/sdk"
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import OpenAI from "openai"
+import { request } from "node:http"
+import OpenAI, { BadRequestError, NotFoundError } from "openai"
+import { knownModels } from "../../src/domain/ModelGroups.ts"
 import { LlmSimulator } from "../../src/layers/LlmSimulator.ts"
+import { collect, rejection } from "../support/FakeProviderClients.ts"
 import { onRealClock } from "../support/Platform.ts"
 
 const clients = Effect.map(LlmSimulator, ({ urls }) => ({
@@ -61,6 +67,127 @@ layer(LlmSimulator.layer, onRealClock)("the local simulator", (it) => {
         anthropic.messages.countTokens({ model, messages: [...messages] })
       )
       assert.isAbove(counted.input_tokens, 0)
+    })
+  )
+
+  it.effect("says when an answer was made, and gives each an id of its own", () =>
+    Effect.gen(function* () {
+      const { openai } = yield* clients
+      const asked = { model: "gpt-5.4", messages: [...messages] }
+      const before = Math.floor(performance.timeOrigin / 1000)
+      const whole = yield* Effect.promise(() => openai.chat.completions.create(asked))
+      const chunks = yield* Effect.promise(async () =>
+        collect(await openai.chat.completions.create({ ...asked, stream: true }))
+      )
+      const response = yield* Effect.promise(() =>
+        openai.responses.stream({ model: "gpt-5.4", input: "hi" }).finalResponse()
+      )
+      for (const at of [whole.created, ...chunks.map(({ created }) => created), response.created_at]) {
+        assert.isAtLeast(at, before)
+        assert.isBelow(at, before + 3600)
+      }
+      assert.notStrictEqual(whole.id, chunks[0]?.id)
+    })
+  )
+
+  it.effect("streams word by word", () =>
+    Effect.gen(function* () {
+      const { anthropic, openai } = yield* clients
+      const chunks = yield* Effect.promise(async () =>
+        collect(
+          await openai.chat.completions.create({ model: "gpt-5.4", messages: [...messages], stream: true })
+        )
+      )
+      const words = chunks.flatMap((chunk) => chunk.choices[0]?.delta.content ?? [])
+      assert.isAbove(words.length, 20)
+      for (const word of words) assert.match(word, /^\s*\S*$/)
+      const events = yield* Effect.promise(async () =>
+        collect(
+          await anthropic.messages.create({
+            model: "claude-sonnet-5-5",
+            max_tokens: 100,
+            messages: [...messages],
+            stream: true
+          })
+        )
+      )
+      // Each is a write of its own: a chunk of the transfer coding.
+      const writes = yield* Effect.callback<number>((resume) => {
+        const asked = request(`${anthropic.baseURL}/v1/messages`, { method: "POST" }, (response) => {
+          let count = 0
+          response.on("data", () => count++)
+          response.on("end", () => resume(Effect.succeed(count)))
+        })
+        asked.end(
+          JSON.stringify({
+            model: "claude-sonnet-5-5",
+            max_tokens: 100,
+            messages: [...messages],
+            stream: true
+          })
+        )
+      })
+      assert.isAtLeast(writes, events.length)
+    })
+  )
+
+  it.effect("lists each vendor's models to its own client", () =>
+    Effect.gen(function* () {
+      const { anthropic, openai } = yield* clients
+      const of = (vendor: string) =>
+        knownModels.flatMap(({ model, provider }) => (provider === vendor ? [model] : []))
+      const ofOpenAi = yield* Effect.promise(() => collect(openai.models.list()))
+      assert.deepStrictEqual(
+        ofOpenAi.map(({ id }) => id),
+        of("openai")
+      )
+      assert.isTrue(ofOpenAi.every(({ owned_by }) => owned_by === "simulator"))
+      const ofAnthropic = yield* Effect.promise(() => collect(anthropic.models.list()))
+      assert.deepStrictEqual(
+        ofAnthropic.map(({ id }) => id),
+        of("anthropic")
+      )
+    })
+  )
+
+  it.effect("refuses what is no JSON, and what it does not have, in each vendor's words", () =>
+    Effect.gen(function* () {
+      const { anthropic, openai } = yield* clients
+      for (const path of ["/chat/completions", "/responses", "/embeddings"]) {
+        for (const body of ['{"model": ', "[]", ""]) {
+          const error = yield* rejection(() =>
+            openai.post(path, { body: Buffer.from(body), headers: { "content-type": "application/json" } })
+          )
+          assert.instanceOf(error, BadRequestError, `${path} ${body}`)
+          if (error instanceof BadRequestError) {
+            assert.strictEqual(error.type, "invalid_request_error")
+            assert.match(error.requestID ?? "", /^simulated-/)
+          }
+        }
+      }
+      for (const path of ["/v1/messages", "/v1/messages/count_tokens"]) {
+        const error = yield* rejection(() =>
+          anthropic.post(path, {
+            body: Buffer.from('{"model": '),
+            headers: { "content-type": "application/json" }
+          })
+        )
+        assert.instanceOf(error, AnthropicBadRequest, path)
+        if (error instanceof AnthropicBadRequest) {
+          assert.strictEqual(error.type, "invalid_request_error")
+          assert.match(error.requestID ?? "", /^simulated-/)
+        }
+      }
+      const invalid = yield* rejection(() => openai.post("/chat/completions", { body: { model: "gpt-5.4" } }))
+      assert.instanceOf(invalid, BadRequestError)
+      const lost = yield* rejection(() => openai.get("/nothing/here"))
+      assert.instanceOf(lost, NotFoundError)
+      assert.include(lost instanceof NotFoundError ? lost.message : "", "GET /v1/nothing/here")
+      const gone = yield* rejection(() => anthropic.get("/v1/nothing"))
+      assert.instanceOf(gone, AnthropicNotFound)
+      assert.strictEqual(gone instanceof AnthropicNotFound ? gone.type : "", "not_found_error")
+      // Neither is a path that is there, asked for in another way.
+      assert.instanceOf(yield* rejection(() => anthropic.get("/v1/messages")), AnthropicNotFound)
     })
   )
 })

@@ -1,10 +1,16 @@
 import { Duration, Effect, Option, Schema } from "effect"
 import type { Scope } from "effect"
+import { randomBytes } from "node:crypto"
 import { createServer } from "node:http"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { anthropicModels, dummy, isAnthropic, openAiModels, vendor, wires } from "./FakeProviderWires.ts"
-import type { Answer, Asked, JsonObject, Refusal, Script, Wire } from "./FakeProviderWires.ts"
+import { badVersion } from "./FakeProviderAnthropic.ts"
+import { behaviourOf, plan } from "./FakeProviderAnswers.ts"
+import type { Behaviour, Planned } from "./FakeProviderAnswers.ts"
+import { identify, openRow } from "./FakeProviderInvoice.ts"
+import type { InvoiceRow, OpenRow } from "./FakeProviderInvoice.ts"
+import type { JsonObject, Refusal, Script, Wire } from "./FakeProviderWire.ts"
+import { anthropicModels, isAnthropic, openAiModels, vendor, wires } from "./FakeProviderWires.ts"
 
 /** One request as it came, and what became of it. */
 export interface Attempt {
@@ -17,8 +23,11 @@ export interface Attempt {
   readonly headers: Readonly<Record<string, string>>
   /** As JSON, or as text where it is none. */
   readonly body: Schema.Json
-  /** `aborted` when the answer was closed before its end, by either side; `refused` when its status is an error's. */
-  readonly outcome: "answered" | "aborted" | "refused" | "open"
+  /**
+   * `aborted` when the client closed the answer before its end, `cut` when a fault did; `refused` when its status is an
+   * error's.
+   */
+  readonly outcome: "answered" | "aborted" | "refused" | "cut" | "open"
   /** From when it came until it was closed. */
   readonly abortedAfterMillis?: number
 }
@@ -28,6 +37,8 @@ export interface FakeProvider {
   readonly url: string
   /** Since the start or the last `reset`, in the order in which they came. */
   readonly attempts: Effect.Effect<ReadonlyArray<Attempt>>
+  /** Since the start, in the order in which they came: a `reset` forgets none. */
+  readonly invoice: Effect.Effect<ReadonlyArray<InvoiceRow>>
   /** How many answers have not come to their end, those from before a `reset` too. */
   readonly open: Effect.Effect<number>
   /** Forgets all attempts: what fails once, fails once again. */
@@ -86,68 +97,22 @@ const refusals: Readonly<Record<string, Refusing>> = {
   "409": { refusal: { status: 409, code: null, message: "The request conflicts with another." } }
 }
 
-interface Behaviour {
-  readonly fault: string | undefined
-  readonly delayMillis: number
-  readonly intervalMillis: number
-  readonly tokens: number
-  /** Whether each token ends its line: `mock-lines`. */
-  readonly lines: boolean
-}
-
-/** What the name of a model stands for. */
-const behaviourOf = (model: string): Behaviour => {
-  const name = model.slice(model.lastIndexOf("/") + 1)
-  const [, kind, fault, options = ""] = /^(mock(?:-lines)?|fault-(.+?))((?:-[din]\d+)*)$/.exec(name) ?? []
-  const option = (letter: string, otherwise: number) => {
-    const [, value] = new RegExp(`-${letter}(\\d+)`).exec(kind === undefined ? "" : options) ?? []
-    return value === undefined ? otherwise : Number(value)
-  }
-  return {
-    fault,
-    delayMillis: option("d", 0),
-    intervalMillis: option("i", 0),
-    tokens: option("n", 50),
-    lines: kind === "mock-lines"
-  }
-}
-
-const textOf = (tokens: number) =>
-  Array.from({ length: tokens }, (_, index) => `tok${String(index + 1).padStart(2, "0")}`).join(" ")
-
-const piecesOf = (text: string): ReadonlyArray<string> => text.match(/ ?[^ ]+/g) ?? []
-
-/** JSON in pieces of a few characters, as a model's tokens are. */
-const slicesOf = (json: string): ReadonlyArray<string> => json.match(/.{1,6}/gsu) ?? []
-
-interface Planned extends Answer {
-  /** The tokens that came in an earlier answer, which this one goes on after. */
-  readonly before: number
-}
-
-const plan = (asked: Asked, id: string, behaviour: Behaviour): Planned => {
-  const common = { id, model: asked.model, asked, usage: behaviour.fault !== "nousage" }
-  const schema = asked.tool?.schema ?? asked.schema
-  if (schema !== undefined) {
-    const pieces = slicesOf(JSON.stringify(dummy(schema)))
-    const finish = asked.tool === undefined ? "stop" : "tool"
-    return { ...common, before: 0, pieces, tool: asked.tool?.name, finish }
-  }
-  const spaced = textOf(behaviour.tokens)
-  const whole = behaviour.lines ? spaced.replaceAll(" ", "\n ") : spaced
-  // A user who speaks after the whole text wants a new one, not the nothing that is left of it.
-  const goesOn = whole.startsWith(asked.soFar) && !(asked.spokenTo && asked.soFar === whole)
-  const soFar = goesOn ? asked.soFar : ""
-  const left = piecesOf(whole.slice(soFar.length))
-  const pieces = left.slice(0, asked.maxTokens)
-  const finish = pieces.length < left.length ? "length" : "stop"
-  return { ...common, before: behaviour.tokens - left.length, pieces, tool: undefined, finish }
+/** A request, and the row that says what it costs. */
+interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly attempt: Writable<Attempt>
+  readonly row: OpenRow
+  readonly id: string
 }
 
 /** Waits until the socket takes more, as a slow reader makes it. */
-const write = (response: ServerResponse, text: string | Buffer) =>
+const write = (response: ServerResponse, text: string | Buffer, written: () => void = () => {}) =>
   Effect.callback<void>((resume) => {
-    if (response.write(text)) {
+    const accepted = response.write(text, (error) => {
+      if (error === undefined || error === null) written()
+    })
+    if (accepted) {
       resume(Effect.void)
       return
     }
@@ -178,48 +143,63 @@ const sentBefore = (fault: string | undefined, total: number) =>
       : total
 
 const sendStream = Effect.fnUntraced(function* (
-  response: ServerResponse,
+  { response, row }: Exchange,
   wire: Wire,
   script: Script,
-  before: number,
+  answer: Planned,
   { fault, intervalMillis }: Behaviour
 ) {
+  const { before, usage } = answer
   const sent = Math.max(0, sentBefore(fault, before + script.body.length) - before)
+  row.usage = { ...usage, output: usage.reasoning }
   for (const text of script.head) yield* write(response, text)
   for (const [index, text] of script.body.slice(0, sent).entries()) {
-    yield* write(response, fault === "malformed" && index === 9 ? wire.malformed : text)
+    row.usage.output += 1
+    yield* fault === "malformed" && index === 9
+      ? write(response, wire.malformed)
+      : write(response, text, () => {
+          row.delivered += 1
+        })
     // At least a turn of the event loop, so that every chunk is a write of its own.
     yield* Effect.sleep(Duration.millis(intervalMillis))
   }
   if (fault === "cut") {
+    row.ended = "cut"
     response.destroy()
     return
   }
   if (fault === "stall") return yield* Effect.never
   if (fault === "inband") {
+    row.ended = "cut"
     response.end(wire.inBandError)
     return
   }
   for (const text of script.tail) yield* write(response, text)
-  if (fault !== "nodone") for (const text of script.end) yield* write(response, text)
+  if (fault === "nodone") row.ended = "cut"
+  else for (const text of script.end) yield* write(response, text)
   response.end()
 })
 
 /** The faults of a stream, as an answer in one piece has them: it has no chunks, but bytes. */
 const sendWhole = Effect.fnUntraced(function* (
-  response: ServerResponse,
+  { response, row }: Exchange,
   body: JsonObject,
+  answer: Planned,
   { fault }: Behaviour
 ) {
   const bytes = Buffer.from(JSON.stringify(body))
+  row.usage = { ...answer.usage }
   if (fault === "malformed") {
     response.end(bytes.subarray(0, bytes.length - 1))
     return
   }
   const sent = sentBefore(fault === "inband" ? undefined : fault, bytes.length)
-  yield* write(response, bytes.subarray(0, sent))
+  yield* write(response, bytes.subarray(0, sent), () => {
+    if (sent === bytes.length) row.delivered = answer.pieces.length
+  })
   if (fault === "stall") return yield* Effect.never
   if (fault === "cut") {
+    row.ended = "cut"
     response.destroy()
     return
   }
@@ -227,12 +207,13 @@ const sendWhole = Effect.fnUntraced(function* (
 })
 
 const sendAnswer = Effect.fnUntraced(function* (
-  response: ServerResponse,
+  exchange: Exchange,
   wire: Wire,
   answer: Planned,
   behaviour: Behaviour,
   headers: Readonly<Record<string, string>>
 ) {
+  const { response } = exchange
   const script = answer.asked.stream ? wire.script?.(answer) : undefined
   response.writeHead(200, {
     ...headers,
@@ -243,8 +224,8 @@ const sendAnswer = Effect.fnUntraced(function* (
   response.flushHeaders()
   if (behaviour.fault === "slow-ttft") yield* Effect.sleep(Duration.seconds(5))
   yield* script === undefined
-    ? sendWhole(response, wire.json(answer), behaviour)
-    : sendStream(response, wire, script, answer.before, behaviour)
+    ? sendWhole(exchange, wire.json(answer), answer, behaviour)
+    : sendStream(exchange, wire, script, answer, behaviour)
 })
 
 const readBody = (request: IncomingMessage) =>
@@ -282,12 +263,16 @@ const noKey: Refusal = {
 const notFound = (path: string): Refusal => ({ status: 404, code: null, message: `Not found: ${path}` })
 
 /**
- * A vendor of language models on a free loopback port, which speaks the wires of OpenAI (chat completions,
+ * A vendor of language models on a loopback port (0 for a free one), which speaks the wires of OpenAI (chat completions,
  * responses, embeddings, models) and Anthropic (messages, counting of tokens, models). It answers
  * `tok01 tok02 …`, and the name of the model says how:
  *
  * - `mock[-dMS][-iMS][-nN]`: the delay before the first byte, the gap between chunks, the number of chunks
- *   (50). Any other vendor's name is a `mock`; the options may follow a fault's name, too.
+ *   (50). These and the options below may follow any name, a fault's or a real model's, too; a name that is no
+ *   fault's is a `mock`.
+ * - `-lines`: each token ends its line. `-cached`: some of the prompt comes from the cache, and some goes to it.
+ *   `-reasoning`: the answer is thought about first. `-refusal`: the model refuses. `-pause`: Anthropic's wire
+ *   pauses the turn halfway (`pause_turn`).
  * - `fault-429-ra2`, `fault-500-once`, `fault-reset-once`: fail the first time that the name is asked for.
  * - `fault-{401,403,408,409,429,503,529}`, `fault-context`, `fault-filter`: always refuse.
  * - `fault-hang` never answers; `fault-slow-ttft` sends its headers at once and the rest after 5 s.
@@ -295,22 +280,23 @@ const notFound = (path: string): Refusal => ({ status: 404, code: null, message:
  *   `fault-inband` sends an error as an event; `fault-malformed` breaks its chunk 10; `fault-nodone` leaves
  *   out the last event, `fault-nousage` all usage.
  *
- * An unknown fault is refused with 404. Text that comes back as the last turn of the assistant is gone on with.
- * The delays are those of the real clock, also under a `TestClock`.
+ * An unknown fault is refused with 404. What the vendors refuse is refused: unknown versions, bad images, empty
+ * texts, results without calls, a prefill by the names of Anthropic's models from 4.6 on. Text that comes back as
+ * the last turn of the assistant is gone on with, and so is the one before a user who asks to continue; `stop` and
+ * the limits of tokens hold. The delays are those of the real clock, also under a `TestClock`.
+ *
+ * `GET /invoice` answers the invoice, for one who is in another process.
  */
-export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> = Effect.gen(function* () {
+export const startFakeProviderAt = Effect.fnUntraced(function* (wantedPort: number) {
   let attempts: Array<Writable<Attempt>> = []
   const timesAsked = new Map<string, number>()
   const openResponses = new Set<ServerResponse>()
-  let requests = 0
+  const invoice: Array<OpenRow> = []
+  // Several fakes may stand behind one ledger.
+  const run = randomBytes(4).toString("hex")
 
-  const answerModel = Effect.fnUntraced(function* (
-    request: IncomingMessage,
-    response: ServerResponse,
-    wire: Wire,
-    attempt: Attempt,
-    id: string
-  ) {
+  const answerModel = Effect.fnUntraced(function* (exchange: Exchange, wire: Wire) {
+    const { attempt, id, request, response, row } = exchange
     const refuse = (refusal: Refusal) => {
       const { retryAfter, status } = refusal
       sendJson(response, status, wire.refusal(refusal, `req_${id}`), {
@@ -328,6 +314,7 @@ export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> 
     yield* Effect.sleep(Duration.millis(behaviour.delayMillis))
     if (fault === "hang") return yield* Effect.never
     if (fault === "reset-once" && time === 1) {
+      row.ended = "cut"
       request.socket.resetAndDestroy()
       return
     }
@@ -340,23 +327,20 @@ export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> 
         message: `The model '${asked.model}' does not exist.`
       })
     }
-    const answer = plan(asked, id, behaviour)
-    yield* sendAnswer(response, wire, answer, behaviour, wire.headers(`req_${id}`, 200))
+    const answer = plan(wire, asked, id, behaviour)
+    yield* sendAnswer(exchange, wire, answer, behaviour, wire.headers(`req_${id}`, 200))
   })
 
-  const serve = Effect.fnUntraced(function* (
-    request: IncomingMessage,
-    response: ServerResponse,
-    attempt: Writable<Attempt>,
-    id: string
-  ) {
+  const serve = Effect.fnUntraced(function* (exchange: Exchange) {
+    const { attempt, id, request, response, row } = exchange
     const text = yield* readBody(request)
     const parsed = parseJson(text)
     attempt.body = Option.getOrElse(parsed, () => text)
     attempt.model = modelOf(attempt.body)
+    identify(row, attempt.model, attempt.body)
     const { headers, path } = attempt
     const wire = request.method === "POST" ? wires.get(path) : undefined
-    if (wire !== undefined) return yield* answerModel(request, response, wire, attempt, id)
+    if (wire !== undefined) return yield* answerModel(exchange, wire)
     const by = vendor(path, headers)
     const refuse = (refusal: Refusal) =>
       sendJson(
@@ -367,41 +351,55 @@ export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> 
       )
     if (request.method !== "GET" || path !== "/v1/models") return refuse(notFound(path))
     if (!hasKey(headers, isAnthropic(by))) return refuse(noKey)
+    const version = isAnthropic(by) ? badVersion(headers) : undefined
+    if (version !== undefined) return refuse(version)
     sendJson(response, 200, isAnthropic(by) ? anthropicModels : openAiModels, by.headers(`req_${id}`, 200))
   })
 
   const server = createServer((request, response) => {
+    const path = (request.url ?? "/").split("?", 1)[0] ?? "/"
+    if (request.method === "GET" && path === "/invoice") {
+      response.writeHead(200, { "content-type": "application/json" })
+      response.end(JSON.stringify(invoice))
+      return
+    }
+    const headers = flatHeaders(request)
+    const id = `${run}${String(invoice.length + 1).padStart(6, "0")}`
+    const row = openRow(`req_${id}`, path, headers)
+    invoice.push(row)
     const attempt: Writable<Attempt> = {
       atMillis: performance.now(),
-      path: (request.url ?? "/").split("?", 1)[0] ?? "/",
+      path,
       model: "",
-      headers: flatHeaders(request),
+      headers,
       body: null,
       outcome: "open"
     }
     attempts.push(attempt)
     openResponses.add(response)
-    const id = String(++requests).padStart(6, "0")
     // Outside the scope's fiber and its services: a test's clock must not hold up the vendor.
     const fiber = Effect.runFork(
       // A bug in here is to be seen at once, not as a client that waits.
-      Effect.onError(serve(request, response, attempt, id), () => Effect.sync(() => response.destroy()))
+      Effect.onError(serve({ request, response, attempt, row, id }), () =>
+        Effect.sync(() => response.destroy())
+      )
     )
     response.on("close", () => {
       openResponses.delete(response)
       fiber.interruptUnsafe()
-      if (response.writableFinished) {
-        attempt.outcome = response.statusCode < 400 ? "answered" : "refused"
-      } else {
-        attempt.outcome = "aborted"
-        attempt.abortedAfterMillis = performance.now() - attempt.atMillis
+      row.status = response.headersSent ? response.statusCode : null
+      if (row.ended === "open") {
+        const refused = response.statusCode >= 400
+        row.ended = response.writableFinished ? (refused ? "refused" : "finished") : "aborted"
       }
+      attempt.outcome = row.ended === "finished" ? "answered" : row.ended
+      if (!response.writableFinished) attempt.abortedAfterMillis = performance.now() - attempt.atMillis
     })
   })
 
   const port = yield* Effect.acquireRelease(
     Effect.callback<number>((resume) => {
-      server.listen(0, "127.0.0.1", () => {
+      server.listen(wantedPort, "127.0.0.1", () => {
         const address: AddressInfo | string | null = server.address()
         resume(
           typeof address === "object" && address !== null
@@ -417,13 +415,18 @@ export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> 
       })
   )
 
-  return {
+  const fake: FakeProvider = {
     url: `http://127.0.0.1:${port}`,
     attempts: Effect.sync(() => attempts.map((attempt) => ({ ...attempt }))),
+    invoice: Effect.sync(() => invoice.map((row) => ({ ...row, usage: { ...row.usage } }))),
     open: Effect.sync(() => openResponses.size),
     reset: Effect.sync(() => {
       attempts = []
       timesAsked.clear()
     })
   }
+  return fake
 })
+
+/** On a port of its own choice. */
+export const startFakeProvider: Effect.Effect<FakeProvider, never, Scope.Scope> = startFakeProviderAt(0)
