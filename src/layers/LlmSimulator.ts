@@ -7,7 +7,7 @@ import type { Dialect, ModelRef, Provider } from "../domain/Llm.ts"
 import { knownModels } from "../domain/ModelGroups.ts"
 import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "../services/llm/Codec.ts"
 import { codecOf } from "../services/llm/Codecs.ts"
-import { isObject, listOf, parsed, textOf } from "../services/llm/Json.ts"
+import { listAt, parseObject, stringAt } from "../services/llm/JsonAt.ts"
 
 const CHARACTERS_A_TOKEN = 4
 
@@ -46,47 +46,33 @@ const answerTo = (conversation: Conversation, model: string): Answer => {
   }
 }
 
-const simulated = (asked: JsonObject): string => `simulator-${textOf(asked["model"]) ?? "model"}`
+const simulated = (asked: JsonObject): string => `simulator-${stringAt(asked, "model") ?? "model"}`
 
 const unixSeconds = Effect.map(Clock.currentTimeMillis, (now) => Math.floor(now / 1000))
 
-/** The codecs know no time of an answer: it is that of the provider, and here that is now. */
-const stamped =
-  (now: number) =>
-  (body: JsonObject): JsonObject => ({
-    ...body,
-    ...("created" in body ? { created: now } : undefined),
-    ...("created_at" in body ? { created_at: now } : undefined),
-    ...(isObject(body["response"]) ? { response: stamped(now)(body["response"]) } : undefined)
-  })
+const frame = ({ data, event }: WireEvent): string =>
+  `${event === undefined ? "" : `event: ${event}\n`}data: ${data}\n\n`
 
-const frame =
-  (stamp: (body: JsonObject) => JsonObject) =>
-  ({ data, event }: WireEvent): string => {
-    const body = parsed(data)
-    const sent = isObject(body) ? JSON.stringify(stamp(body)) : data
-    return `${event === undefined ? "" : `event: ${event}\n`}data: ${sent}\n\n`
-  }
-
-const summaryOf = (answer: Answer, model: string): Summary => ({
-  answeredBy: { provider: "openai", model },
+const summaryOf = (answer: Answer, created: number): Summary => ({
+  answeredBy: { provider: "openai", model: answer.model },
   usage: answer.usage ?? { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 },
   costUsd: null,
   resumed: false,
+  created,
   tenantId: "",
   requestId: "",
   guard: { flagged: false, score: 0, categories: [] }
 })
 
 /** The events of a stream, one for each word. */
-const eventsOf = (dialect: Dialect, answer: Answer): ReadonlyArray<WireEvent> => {
-  const writer = codecOf[dialect].writer({ usage: true })
+const eventsOf = (dialect: Dialect, answer: Answer, created: number): ReadonlyArray<WireEvent> => {
+  const writer = codecOf[dialect].writer({ usage: true, created })
   const text = answer.parts.map((part) => (part._tag === "Text" ? part.text : "")).join("")
   return [
     ...writer.write({ _tag: "Started", id: answer.id, model: answer.model }),
     ...(text.match(/\s*\S+/g) ?? []).flatMap((piece) => writer.write({ _tag: "Text", text: piece })),
     ...writer.write({ _tag: "Stopped", stop: answer.stop }),
-    ...writer.end(summaryOf(answer, answer.model))
+    ...writer.end(summaryOf(answer, created))
   ]
 }
 
@@ -107,10 +93,10 @@ const post = (
 ) =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
     Effect.flatMap(request.text, (text) => {
-      const asked = parsed(text)
-      return isObject(asked)
-        ? answer(asked)
-        : Effect.succeed(refuse(dialect, 400, "The body of the request is not a JSON object."))
+      const asked = parseObject(text)
+      return asked === undefined
+        ? Effect.succeed(refuse(dialect, 400, "The body of the request is not a JSON object."))
+        : answer(asked)
     })
   )
 
@@ -124,12 +110,13 @@ const converse = (dialect: Dialect) =>
       }
       const model = simulated(asked)
       const answer = answerTo(decoded.success, model)
-      const stamp = stamped(yield* unixSeconds)
+      const created = yield* unixSeconds
       if (asked["stream"] !== true) {
-        const body = codecOf[dialect].encodeAnswer(answer, summaryOf(answer, model))
-        return HttpServerResponse.jsonUnsafe(stamp(body))
+        return HttpServerResponse.jsonUnsafe(
+          codecOf[dialect].encodeAnswer(answer, summaryOf(answer, created))
+        )
       }
-      const frames = eventsOf(dialect, answer).map(frame(stamp))
+      const frames = eventsOf(dialect, answer, created).map(frame)
       // A chunk, and a turn of the event loop, for each: as a provider's stream comes, without its pauses.
       const chunks = Stream.fromIterable(frames).pipe(
         Stream.rechunk(1),
@@ -143,7 +130,7 @@ const DIMENSIONS = 8
 
 const embed = post("openai-chat", (asked) => {
   const input = asked["input"]
-  const texts = typeof input === "string" ? [input] : listOf(input)
+  const texts = typeof input === "string" ? [input] : listAt(asked, "input")
   const zeros = new Float32Array(DIMENSIONS)
   return Effect.succeed(
     HttpServerResponse.jsonUnsafe({
