@@ -20,7 +20,7 @@ export class OrderlyResponse<
   Request extends IncomingMessage = IncomingMessage
 > extends ServerResponse<Request> {
   override emit(event: string, ...args: ReadonlyArray<unknown>): boolean {
-    if (event !== "close") return super.emit(event, ...args)
+    if (event !== "close" || this.writableEnded) return super.emit(event, ...args)
     if (waiting.push(() => super.emit(event, ...args)) === 1) setImmediate(attend)
     return true
   }

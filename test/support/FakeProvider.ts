@@ -271,7 +271,8 @@ const notFound = (path: string): Refusal => ({ status: 404, code: null, message:
  *   (50). These and the options below may follow any name, a fault's or a real model's, too; a name that is no
  *   fault's is a `mock`.
  * - `-lines`: each token ends its line. `-cached`: some of the prompt comes from the cache, and some goes to it.
- *   `-reasoning`: the answer is thought about first. `-refusal`: the model refuses. `-pause`: Anthropic's wire
+ *   `-reasoning`: the answer is thought about first. `-refusal`: the model refuses. `-echo`: it says what it was
+ *   sent. `-pause`: Anthropic's wire
  *   pauses the turn halfway (`pause_turn`).
  * - `fault-429-ra2`, `fault-500-once`, `fault-reset-once`: fail the first time that the name is asked for.
  * - `fault-{401,403,408,409,429,503,529}`, `fault-context`, `fault-filter`: always refuse.
@@ -327,7 +328,7 @@ export const startFakeProviderAt = Effect.fnUntraced(function* (wantedPort: numb
         message: `The model '${asked.model}' does not exist.`
       })
     }
-    const answer = plan(wire, asked, id, behaviour)
+    const answer = plan(wire, asked, id, behaviour, attempt.body)
     yield* sendAnswer(exchange, wire, answer, behaviour, wire.headers(`req_${id}`, 200))
   })
 

@@ -22,9 +22,11 @@ export interface Behaviour {
   readonly reasoning: boolean
   readonly refusal: boolean
   readonly pause: boolean
+  /** Whether the model says what it was sent, system prompt and all. */
+  readonly echo: boolean
 }
 
-const options = "(?:-(?:lines|cached|reasoning|refusal|pause|[din]\\d+))*"
+const options = "(?:-(?:lines|cached|reasoning|refusal|pause|echo|[din]\\d+))*"
 const named = new RegExp(`^(?:mock|fault-(.+?)|.*?)(${options})$`, "s")
 
 /** What the name of a model stands for. */
@@ -43,7 +45,8 @@ export const behaviourOf = (model: string): Behaviour => {
     cached: chosen.includes("-cached"),
     reasoning: chosen.includes("-reasoning"),
     refusal: chosen.includes("-refusal"),
-    pause: chosen.includes("-pause")
+    pause: chosen.includes("-pause"),
+    echo: chosen.includes("-echo")
   }
 }
 
@@ -81,14 +84,14 @@ export interface Planned extends Answer {
 }
 
 /** All that a model would say, were it neither cut nor paused, from its beginning. */
-const wholeOf = (asked: Asked, behaviour: Behaviour) => {
+const wholeOf = (asked: Asked, behaviour: Behaviour, sent: Schema.Json) => {
   const schema = asked.tool?.schema ?? asked.schema
   if (behaviour.refusal) return { text: refusalText, split: wordsOf, finish: "refusal" as const }
   if (schema !== undefined) {
     const finish = asked.tool === undefined ? ("stop" as const) : ("tool" as const)
     return { text: JSON.stringify(dummy(schema)), split: slicesOf, finish }
   }
-  const spaced = textOf(behaviour.tokens)
+  const spaced = behaviour.echo ? JSON.stringify(sent) : textOf(behaviour.tokens)
   const text = behaviour.lines ? spaced.replaceAll(" ", "\n ") : spaced
   return { text, split: wordsOf, finish: "stop" as const }
 }
@@ -96,7 +99,13 @@ const wholeOf = (asked: Asked, behaviour: Behaviour) => {
 const noTokens: TokenUsage = { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
 
 /** What is answered, and what it costs. */
-export const plan = (wire: Wire, asked: Asked, id: string, behaviour: Behaviour): Planned => {
+export const plan = (
+  wire: Wire,
+  asked: Asked,
+  id: string,
+  behaviour: Behaviour,
+  sent: Schema.Json
+): Planned => {
   const common = { id, model: asked.model, asked, usageTold: behaviour.fault !== "nousage", sequence: null }
   if (wire.produces !== "text") {
     const input = wire.produces === "vectors" ? promptTokens * asked.inputs : 0
@@ -109,7 +118,7 @@ export const plan = (wire: Wire, asked: Asked, id: string, behaviour: Behaviour)
       usage: { ...noTokens, input }
     }
   }
-  const { finish, split, text } = wholeOf(asked, behaviour)
+  const { finish, split, text } = wholeOf(asked, behaviour, sent)
   const called = finish === "tool"
   const soFar = !called && text.startsWith(asked.soFar) ? asked.soFar : ""
   const left = split(text.slice(soFar.length))

@@ -84,7 +84,7 @@ export const callOf = Effect.fnUntraced(function* (models: ReadonlyArray<string>
     identify: (body) => body,
     write: (record) => Effect.sync(() => void records.push(record)),
     costOf: (ref, usage) => costOf(usage, price(ref)),
-    summary: ({ leaked: _, ...known }) => ({
+    summary: (known) => ({
       ...known,
       tenantId: "0190c9a0-2222-7aaa-8bbb-123456789abc",
       requestId: "0190c9a0-1111-7aaa-8bbb-123456789abc",

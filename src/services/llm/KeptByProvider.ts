@@ -18,7 +18,7 @@ const NAMES = new Set([
 const isReference = (value: Schema.Json | undefined): boolean => value !== undefined && value !== null
 
 /** The members of a request that may hold references; what people and tools said holds none. */
-const PLACES = ["input", "messages", "tools", "system", "tool_resources"]
+const PLACES = new Set(["input", "messages", "tools", "system", "tool_resources"])
 
 const refers = (json: Schema.Json): boolean => {
   if (Array.isArray(json)) return json.some(refers)
@@ -42,5 +42,5 @@ const refers = (json: Schema.Json): boolean => {
  */
 export const refersToKept = (body: JsonObject): boolean =>
   Object.entries(body).some(
-    ([name, value]) => (NAMES.has(name) && isReference(value)) || (PLACES.includes(name) && refers(value))
+    ([name, value]) => (NAMES.has(name) && isReference(value)) || (PLACES.has(name) && refers(value))
   )

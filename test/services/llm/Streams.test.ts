@@ -77,6 +77,20 @@ layer(Gateway, onRealClock)("a stream", (it) => {
       })
     )
   }
+  it.effect(
+    "that dies is resumed by models that refuse an assistant's last turn, and by those that take it",
+    () =>
+      Effect.gen(function* () {
+        for (const next of ["claude-sonnet-5-5", "claude-opus-4-6", "claude-haiku-4-5"]) {
+          const told = yield* streamed(["openai/fault-cut", `anthropic/${next}`], { resume: true })
+          assert.strictEqual(told.text, answer, next)
+          assert.deepStrictEqual(
+            told.records.map(({ status }) => status),
+            ["failed", "ok"]
+          )
+        }
+      })
+  )
   it.effect("that dies is resumed in each dialect, from each vendor to the other", () =>
     Effect.gen(function* () {
       for (const dialect of ["openai-chat", "openai-responses", "anthropic-messages"] as const) {
