@@ -5,10 +5,14 @@ import type { IncomingMessage } from "node:http"
 const DEPARTURES_PER_TURN = 2
 
 const waiting: Array<() => void> = []
+/** Seen to leave in this turn. */
+let seen = 0
 
-const attend = (): void => {
-  for (const depart of waiting.splice(0, DEPARTURES_PER_TURN)) depart()
-  if (waiting.length > 0) setImmediate(attend)
+const nextTurn = (): void => {
+  const departing = waiting.splice(0, DEPARTURES_PER_TURN)
+  seen = departing.length
+  for (const depart of departing) depart()
+  if (seen > 0) setImmediate(nextTurn)
 }
 
 /**
@@ -21,7 +25,11 @@ export class OrderlyResponse<
 > extends ServerResponse<Request> {
   override emit(event: string, ...args: ReadonlyArray<unknown>): boolean {
     if (event !== "close" || this.writableEnded) return super.emit(event, ...args)
-    if (waiting.push(() => super.emit(event, ...args)) === 1) setImmediate(attend)
+    if (seen < DEPARTURES_PER_TURN) {
+      if (seen++ === 0) setImmediate(nextTurn)
+      return super.emit(event, ...args)
+    }
+    waiting.push(() => super.emit(event, ...args))
     return true
   }
 }

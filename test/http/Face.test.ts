@@ -5,6 +5,7 @@ import { spawn } from "node:child_process"
 import { setTimeout as delay } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { Health } from "../../src/services/Health.ts"
+import { eventually } from "../support/Eventually.ts"
 import { Logged, serveLab } from "./fixtures/Lab.ts"
 import { json, Wire } from "./fixtures/Wire.ts"
 
@@ -369,11 +370,13 @@ layer(lab(), { excludeTestServices: true })("Face", (it) => {
           ],
           { until: 60 }
         )
-        yield* Effect.sleep("150 millis")
-        assert.strictEqual(logged.filter((line) => line.level === "ERROR").length, before)
+        yield* eventually(
+          "both are logged as gone",
+          Effect.sync(() => logged.filter((line) => line.annotations["status"] === 499)),
+          ({ length }) => length === 2
+        )
         assert.isTrue(logged.some((line) => line.message === "slow was interrupted"))
-        const gone = logged.filter((line) => line.annotations["status"] === 499)
-        assert.strictEqual(gone.length, 2)
+        assert.strictEqual(logged.filter((line) => line.level === "ERROR").length, before)
       })
     )
   })
