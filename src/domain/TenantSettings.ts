@@ -21,13 +21,14 @@ const ModelPattern = Schema.String.check(
 const GroupName = Schema.String.check(Schema.isPattern(/^[a-z][a-z0-9-]{0,39}$/))
 
 /** USD per million tokens, by kind of token. */
-const Price = Schema.Struct({
+export const Price = Schema.Struct({
   input: DecimalUsd,
   output: DecimalUsd,
   cached_input: Schema.optionalKey(DecimalUsd),
   cache_write: Schema.optionalKey(DecimalUsd),
   reasoning: Schema.optionalKey(DecimalUsd),
   audio_input: Schema.optionalKey(DecimalUsd),
+  audio_cached_input: Schema.optionalKey(DecimalUsd),
   audio_output: Schema.optionalKey(DecimalUsd)
 })
 

@@ -1,8 +1,10 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Provider } from "../domain/Llm.ts"
+import { UsageGrouping, UsageReport } from "../domain/LlmUsage.ts"
 import {
   BudgetExceeded,
+  InvalidRequest,
   PromptInjectionBlocked,
   ProviderNotConfigured,
   ProviderUnavailable,
@@ -108,6 +110,26 @@ export class LlmApi extends HttpApiGroup.make("llm")
       .annotate(Access, { scope: "llm:use" })
       .annotateMerge(
         OpenApi.annotations({ summary: "Ask a model, and read as it writes", description: streamDescription })
+      ),
+    HttpApiEndpoint.get("usage", "/usage", {
+      query: {
+        from: Schema.optionalKey(
+          Schema.DateTimeUtcFromString.annotate({ description: "The month's beginning where none is given" })
+        ),
+        to: Schema.optionalKey(
+          Schema.DateTimeUtcFromString.annotate({ description: "Not included; now where none is given" })
+        ),
+        group_by: Schema.optionalKey(UsageGrouping.annotate({ description: "`model` where none is given" }))
+      },
+      success: UsageReport,
+      error: InvalidRequest
+    })
+      .annotate(Access, { scope: "llm:usage" })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "What was used, and what it cost",
+          description: "Of all of the tenant's calls, whoever made them. 400 days at most."
+        })
       )
   )
   .prefix("/api/v1/llm")

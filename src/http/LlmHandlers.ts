@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { usageReport } from "../services/llm/UsageReports.ts"
 import { Api } from "./Api.ts"
 import { makeAnswerCall } from "./LlmAnswer.ts"
 
@@ -10,7 +11,8 @@ export const LlmHandlers = HttpApiBuilder.group(
     const answerCall = yield* makeAnswerCall
     return handlers.handleAll({
       complete: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: false }),
-      stream: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: true })
+      stream: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: true }),
+      usage: ({ query: { from, group_by, to } }) => usageReport({ from, to, groupBy: group_by })
     })
   })
 )

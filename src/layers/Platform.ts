@@ -1,5 +1,6 @@
 import { Effect, Layer, Option } from "effect"
 import { SecureRandom } from "effect/crypto"
+import { join } from "node:path"
 import { AdminDb } from "../services/AdminDb.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { AuditLog } from "../services/AuditLog.ts"
@@ -10,6 +11,7 @@ import { Idempotency } from "../services/Idempotency.ts"
 import { KeyRing } from "../services/KeyRing.ts"
 import { MasterKey } from "../services/MasterKey.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { DiskJournal } from "../services/llm/DiskJournal.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { OperatorKeys } from "../services/OperatorKeys.ts"
@@ -130,7 +132,7 @@ const LlmLayer = Layer.unwrap(
         chunk: settings.llmChunkTimeout,
         maxRetries: settings.llmMaxRetries
       }),
-      LlmUsage.layer,
+      LlmUsage.layer.pipe(Layer.provide(DiskJournal(join(settings.dataDir, "llm-journal")))),
       PromptGuard.layer.pipe(Layer.provide(MasterKeyLayer)),
       ProvidersLayer
     ).pipe(Layer.provide(SecureRandom.layerWebCrypto))

@@ -26,7 +26,7 @@ import type {
 import { SecretName } from "../domain/Secret.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
-import type { AttemptRecord } from "./llm/Attempt.ts"
+import type { AttemptOpening } from "./llm/Attempt.ts"
 import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
 import { codecOf } from "./llm/Codecs.ts"
 import { countAt, numberAt, objectAt, stringAt } from "./llm/JsonAt.ts"
@@ -260,20 +260,22 @@ const metadataOf = (body: JsonObject): JsonObject => {
   return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
 }
 
-/** An attempt's row. */
-const writeIn = (parts: Parts, body: JsonObject) => (record: AttemptRecord) => {
-  const { principal, requestId, schema, settings, tenantId } = parts.tenant
-  return parts.usage.write(
-    { id: tenantId, schema },
-    {
-      ...record,
-      requestId,
+/** An attempt in the tenant's books. */
+const openIn = (parts: Parts, body: JsonObject) =>
+  Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
+    const { principal, requestId, schema, settings, tenantId } = parts.tenant
+    const { close, reach } = yield* parts.usage.open({
+      ...known,
+      provider: ref.provider,
+      model: ref.model,
+      tenant: { id: tenantId, schema },
+      requestId: requestId === "" ? null : requestId,
       keyId: principal._tag === "ApiKey" ? principal.keyId : null,
-      cost: costOf(record.usage, priceOf(record.ref, settings["llm.prices"])),
-      metadata: metadataOf(body)
-    }
-  )
-}
+      metadata: metadataOf(body),
+      price: priceOf(ref, settings["llm.prices"]) ?? null
+    })
+    return { reach, close }
+  })
 
 /** What the verdict of an answer says that held its tenant's canary. */
 const LEAK = "leak_detected"
@@ -358,7 +360,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     resume: call.resume,
     requestId: tenant.requestId,
     identify: identifyIn(parts),
-    write: writeIn(parts, body),
+    open: openIn(parts, body),
     costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
     summary: ({ leaked, ...known }) => ({
       ...known,
@@ -401,8 +403,8 @@ const plain = Effect.fnUntraced(function* (
     candidates: yield* candidatesFor(parts, models, () => true),
     deadline: undefined,
     circuit: parts.tenant.tenantId,
-    write: writeIn(parts, call.body),
-    estimateInput: () => Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
+    open: openIn(parts, call.body),
+    estimatedInput: Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
   })
   return { ...answer, guard: unflagged }
 }, Effect.scoped)

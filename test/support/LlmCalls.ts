@@ -82,7 +82,11 @@ export const callOf = Effect.fnUntraced(function* (models: ReadonlyArray<string>
     watch: given.watch,
     requestId: "0190c9a0-1111-7aaa-8bbb-123456789abc",
     identify: (body) => body,
-    write: (record) => Effect.sync(() => void records.push(record)),
+    open: () =>
+      Effect.succeed({
+        reach: () => undefined,
+        close: (record) => Effect.sync(() => void records.push(record))
+      }),
     costOf: (ref, usage) => costOf(usage, price(ref)),
     summary: (known) => ({
       ...known,

@@ -1,6 +1,7 @@
 import { Clock, Effect } from "effect"
 import type { ModelRef, TokenUsage } from "../../domain/Llm.ts"
 import type { Conversation, StreamEvent } from "./Codec.ts"
+import type { Closing } from "./UsageEntry.ts"
 import { describeFault, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
 import { countAttempt } from "./LlmMetrics.ts"
@@ -14,7 +15,7 @@ export interface AttemptRecord {
   readonly asked: string
   readonly ref: ModelRef
   /** `cancelled`: the caller left, or its time was up. */
-  readonly status: "ok" | "refused" | "failed" | "cancelled"
+  readonly status: Exclude<Closing["status"], "crashed">
   /** Why it failed, in few words of ours. */
   readonly fault: string | null
   readonly httpStatus: number | null
@@ -32,6 +33,34 @@ export interface AttemptRecord {
   readonly resumed: boolean
   readonly ownKey: boolean
 }
+
+/** What is known of an attempt before its provider is called. */
+export interface AttemptOpening extends Pick<
+  AttemptRecord,
+  "operation" | "asked" | "ref" | "retry" | "streamed" | "resumed" | "ownKey"
+> {
+  /** In tokens. It counts only where the provider does not tell. */
+  readonly estimatedInput: number
+  /** Tokens of output that may come before more is told (`AttemptEntry.reach`). */
+  readonly reached: number
+}
+
+/** An attempt in the books, from before its provider is called. */
+export interface AttemptEntry {
+  /** Told before more output than that is passed on, in tokens. */
+  readonly reach: (tokens: number) => void
+  /** Called once, whoever ended it. Must not wait long: a caller's end waits for it. */
+  readonly close: (record: AttemptRecord) => Effect.Effect<void>
+}
+
+/**
+ * The output that an attempt is down for if its process dies before it told more: what a short answer comes to. A provider may have
+ * worked for it, also where nothing was delivered.
+ */
+const FIRST_REACH = 256
+
+/** What an attempt at a conversation begins with. */
+export const reachOf = (operation: Operation): number => (operation === "chat" ? FIRST_REACH : 0)
 
 export const noUsage: TokenUsage = { input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
 
@@ -68,21 +97,14 @@ export const estimateInput = (conversation: Conversation): number => {
   return tokensOf(bytes) + images * TOKENS_PER_IMAGE
 }
 
-interface Known extends Pick<
-  AttemptRecord,
-  "operation" | "asked" | "ref" | "retry" | "streamed" | "resumed" | "ownKey"
-> {
-  /** Asked for only where the provider did not tell. */
-  readonly estimateInput: () => number
-  readonly write: (record: AttemptRecord) => Effect.Effect<void>
-}
-
 /**
  * One attempt, from its request to its record, which is written exactly once: by whoever ends it first. What the
  * provider told of its usage counts; the rest is estimated, and never below what came.
  */
 export class Attempt {
-  #known: Known
+  #opening: AttemptOpening
+  #entry: AttemptEntry
+  #reached: number
   #startedAt: number
   #firstTokenAt: number | undefined
   #requestId: string | null = null
@@ -94,8 +116,10 @@ export class Attempt {
   #stopped = false
   #closed = false
 
-  constructor(known: Known, now: number) {
-    this.#known = known
+  constructor(opening: AttemptOpening, entry: AttemptEntry, now: number) {
+    this.#opening = opening
+    this.#entry = entry
+    this.#reached = opening.reached
     this.#startedAt = now
   }
 
@@ -149,6 +173,16 @@ export class Attempt {
     this.#firstTokenAt ??= now
     this.#pieces++
     this.#bytes += bytesOf(text)
+    const output = this.#output()
+    if (output <= this.#reached) return
+    // Twice as much each time, so that a long answer is told of a few times only.
+    while (this.#reached < output) this.#reached = Math.max(FIRST_REACH, this.#reached * 2)
+    this.#entry.reach(this.#reached)
+  }
+
+  /** What came. A piece of a stream is a token at least. */
+  #output(): number {
+    return Math.max(this.#pieces, tokensOf(this.#bytes))
   }
 
   /** Whether the provider may have worked for it, so that it costs. */
@@ -158,9 +192,8 @@ export class Attempt {
 
   get usage(): { readonly usage: TokenUsage; readonly estimated: boolean } {
     if (this.#usage !== undefined && this.#isFinal) return { usage: this.#usage, estimated: false }
-    const told = this.#usage ?? { ...noUsage, input: this.#known.estimateInput() }
-    // A piece of a stream is a token at least.
-    const output = Math.max(told.output, this.#pieces, tokensOf(this.#bytes))
+    const told = this.#usage ?? { ...noUsage, input: this.#opening.estimatedInput }
+    const output = Math.max(told.output, this.#output())
     return { usage: { ...told, output }, estimated: true }
   }
 
@@ -168,7 +201,7 @@ export class Attempt {
     return Effect.suspend(() => {
       if (this.#closed) return Effect.void
       this.#closed = true
-      const { estimateInput: _, write, ...known } = this.#known
+      const { estimatedInput: _, reached: __, ...known } = this.#opening
       return Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const record: AttemptRecord = {
           ...known,
@@ -180,7 +213,7 @@ export class Attempt {
           firstTokenMillis: this.#firstTokenAt === undefined ? null : this.#firstTokenAt - this.#startedAt,
           providerRequestId: fault?.requestId ?? this.#requestId
         }
-        return Effect.andThen(countAttempt(record.ref, record), write(record))
+        return Effect.andThen(countAttempt(record.ref, record), this.#entry.close(record))
       })
     })
   }

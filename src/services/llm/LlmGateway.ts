@@ -19,8 +19,8 @@ import { endingModels, modelName } from "../../domain/ModelGroups.ts"
 import { ProviderUnavailable } from "../../domain/Problems.ts"
 import { sumCosts } from "../../domain/Prices.ts"
 import type { LeakWatcher } from "../Canary.ts"
-import { addUsage, Attempt, estimateInput, noUsage } from "./Attempt.ts"
-import type { AttemptRecord, Operation } from "./Attempt.ts"
+import { addUsage, Attempt, estimateInput, noUsage, reachOf } from "./Attempt.ts"
+import type { AttemptEntry, AttemptOpening, Operation } from "./Attempt.ts"
 import type {
   Answer,
   Conversation,
@@ -88,8 +88,8 @@ export interface Ask {
   readonly circuit: string
   /** Adds who is asking, under a name that tells the provider nothing. */
   readonly identify: (body: JsonObject, dialect: Dialect, client: ProviderClient) => JsonObject
-  /** Called once for each attempt, whoever ended it. Must not wait: a caller's end waits for it. */
-  readonly write: (record: AttemptRecord) => Effect.Effect<void>
+  /** Puts an attempt into the books, before its provider is called. */
+  readonly open: (opening: AttemptOpening) => Effect.Effect<AttemptEntry>
 }
 
 /** Watches an answer for something that was put into its question. */
@@ -126,7 +126,8 @@ export interface PlainCall extends Ask {
   readonly dialect: Dialect
   readonly path: string
   readonly body: JsonObject
-  readonly estimateInput: () => number
+  /** In tokens. */
+  readonly estimatedInput: number
   readonly usageOf: (answer: JsonObject) => TokenUsage | undefined
 }
 
@@ -440,16 +441,17 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
    * it. Where `use` succeeds the scope stays open, as a part of the caller's.
    */
   const attempted = Effect.fnUntraced(function* <A>(
-    known: ConstructorParameters<typeof Attempt>[0],
+    call: Ask,
+    opening: AttemptOpening,
     use: (attempt: Attempt, scope: Scope.Closeable) => Effect.Effect<A, ProviderFault, Scope.Scope>,
     limit: Duration.Duration,
     until: number
   ) {
     const now = yield* Clock.currentTimeMillis
-    const attempt = new Attempt(known, now)
     const outer = yield* Effect.scope
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
+        const attempt = new Attempt(opening, yield* call.open(opening), now)
         const scope = yield* Scope.fork(outer)
         yield* Scope.addFinalizer(scope, attempt.close("cancelled"))
         return yield* restore(
@@ -477,6 +479,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
   ) => {
     const { dialect, ...request } = requestOf(call, candidate, true, soFar)
     return attempted(
+      call,
       {
         operation: "chat",
         asked: call.asked,
@@ -485,8 +488,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
         streamed: true,
         resumed: soFar !== "",
         ownKey: candidate.client.own,
-        estimateInput: () => estimateInput(call.conversation),
-        write: call.write
+        estimatedInput: estimateInput(call.conversation),
+        reached: reachOf("chat")
       },
       Effect.fnUntraced(function* (attempt, scope) {
         const head = yield* candidate.client.stream({ ...request, timeout: timeouts.firstToken })
@@ -731,6 +734,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     return yield* ask(call.circuit, call.candidates, until, (candidate, retry) => {
       const { dialect, ...request } = requestOf(call, candidate, false, "")
       return attempted(
+        call,
         {
           operation: "chat",
           asked: call.asked,
@@ -739,8 +743,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           streamed: false,
           resumed: false,
           ownKey: candidate.client.own,
-          estimateInput: () => estimateInput(call.conversation),
-          write: call.write
+          estimatedInput: estimateInput(call.conversation),
+          reached: reachOf("chat")
         },
         Effect.fnUntraced(function* (attempt) {
           const { headers, json, requestId, status } = yield* candidate.client.json({
@@ -786,6 +790,7 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     const until = yield* endOf(call.deadline)
     return yield* ask(call.circuit, call.candidates, until, (candidate, retry) =>
       attempted(
+        call,
         {
           operation: call.operation,
           asked: call.asked,
@@ -794,8 +799,8 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
           streamed: false,
           resumed: false,
           ownKey: candidate.client.own,
-          estimateInput: call.estimateInput,
-          write: call.write
+          estimatedInput: call.estimatedInput,
+          reached: reachOf(call.operation)
         },
         Effect.fnUntraced(function* (attempt) {
           const { headers, json, requestId, status } = yield* candidate.client.json({
