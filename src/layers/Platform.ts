@@ -4,6 +4,7 @@ import { AdminDb } from "../services/AdminDb.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { Authenticator } from "../services/Authenticator.ts"
+import { ClientSecrets } from "../services/ClientSecrets.ts"
 import { Claims } from "../services/Claims.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { Idempotency } from "../services/Idempotency.ts"
@@ -11,6 +12,8 @@ import { KeyRing } from "../services/KeyRing.ts"
 import { MasterKey } from "../services/MasterKey.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
+import { Realtime } from "../services/llm/Realtime.ts"
+import { RealtimeMeter } from "../services/llm/RealtimeMeter.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { OperatorKeys } from "../services/OperatorKeys.ts"
 import { Passwords } from "../services/Passwords.ts"
@@ -108,7 +111,8 @@ export const TenantPlaneLayer = Layer.unwrap(
           States.layer,
           Users.layer,
           EventReader.layer(),
-          SecretVault.layer.pipe(Layer.provide(MasterKeyLayer))
+          SecretVault.layer.pipe(Layer.provide(MasterKeyLayer)),
+          ClientSecrets.layer
         )
       ),
       Layer.provideMerge(
@@ -130,7 +134,7 @@ const LlmLayer = Layer.unwrap(
         chunk: settings.llmChunkTimeout,
         maxRetries: settings.llmMaxRetries
       }),
-      LlmUsage.layer,
+      Realtime.layer.pipe(Layer.provide(RealtimeMeter.layer), Layer.provideMerge(LlmUsage.layer)),
       PromptGuard.layer,
       ProvidersLayer
     ).pipe(Layer.provide(SecureRandom.layerWebCrypto))

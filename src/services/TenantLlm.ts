@@ -29,6 +29,7 @@ import { countOf, objectOf, textOf } from "./llm/Json.ts"
 import { asksForUsage, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
+import type { RealtimeGrant } from "./llm/Realtime.ts"
 import { Providers } from "./llm/Providers.ts"
 import type { ProviderClient } from "./llm/Providers.ts"
 import { actOf, PromptGuard } from "./PromptGuard.ts"
@@ -101,6 +102,8 @@ export class TenantLlm extends Context.Service<
       body: JsonObject,
       headers: Readonly<Record<string, string>>
     ) => Effect.Effect<LlmHead & { readonly body: JsonObject }, LlmFailure>
+    /** Who may be asked for realtime voice under a name, and what a session may do. Asks nobody yet. */
+    readonly realtime: (model: string) => Effect.Effect<RealtimeGrant, LlmFailure, Scope.Scope>
     /** Groups and models that the tenant may name. */
     readonly models: Effect.Effect<ReadonlyArray<{ readonly id: string; readonly ownedBy: string }>>
   }
@@ -126,6 +129,7 @@ export class TenantLlm extends Context.Service<
       stream: (call) => stream(parts, call),
       embed: (body) => embed(parts, body),
       countTokens: (body, headers) => countTokens(parts, body, headers),
+      realtime: (model) => realtime(parts, model),
       models: Effect.sync(() => modelsOf(parts))
     })
   })
@@ -356,6 +360,27 @@ const countTokens = Effect.fn("TenantLlm.countTokens")(function* (
     identify: (body) => body,
     usageOf: () => ({ input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 })
   })
+})
+
+/** OpenAI's alone have realtime voice; so do the transcribers that a session may name. */
+const realtime = Effect.fn("TenantLlm.realtime")(function* (parts: Parts, model: string) {
+  const { principal, requestId, schema, settings, tenantId } = parts.tenant
+  const asked = yield* Effect.fromResult(askedFor({ model }, "openai-chat"))
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, "openai-chat", "openai"))
+  const grant: RealtimeGrant = {
+    asked,
+    candidates: yield* candidatesFor(parts, models),
+    mayTranscribeWith: (model) => {
+      const found = modelsFor(parts, `openai/${model}`, "openai-chat", "openai")
+      return Result.isSuccess(found)
+    },
+    safetyIdentifier: pseudonym(tenantId, ""),
+    tenant: { id: tenantId, schema },
+    settings,
+    requestId,
+    keyId: principal._tag === "ApiKey" ? principal.keyId : null
+  }
+  return grant
 })
 
 const modelsOf = ({ tenant: { settings } }: Parts) => {
