@@ -32,11 +32,11 @@ export interface RelayHooks {
     data: Buffer,
     isBinary: boolean
   ) => { readonly forward: Buffer | string } | { readonly refuse: string }
-  /** Looks at a frame that goes on to the client. */
+  /** Looks at a frame that has gone on to the client. */
   readonly fromProvider: (data: Buffer, isBinary: boolean) => void
   /** What the client is told when the provider closes, or breaks off (1006). */
   readonly providerClosed: (code: number, reason: string) => Ending
-  /** Once, when both are closed. */
+  /** Once, when the client is gone and the provider told so. */
   readonly closed: () => void
 }
 
@@ -65,9 +65,8 @@ export class Relay {
   readonly #client: WebSocket
   readonly #provider: WebSocket
   readonly #hooks: RelayHooks
-  readonly #timers = new Set<NodeJS.Timeout>()
+  readonly #pings: Array<NodeJS.Timeout> = []
   #over = false
-  #open = 2
 
   constructor(client: WebSocket, provider: WebSocket, hooks: RelayHooks) {
     this.#client = client
@@ -79,7 +78,6 @@ export class Relay {
     client.once("close", (code) => this.#clientClosed(code))
     provider.once("close", (code, reason) => {
       this.#conclude(() => hooks.providerClosed(code, reason.toString("utf8")))
-      this.#sideClosed()
     })
     for (const side of [client, provider]) {
       // `close` follows.
@@ -90,7 +88,6 @@ export class Relay {
     if (client.readyState === client.CLOSED) this.#clientClosed(1006)
     if (provider.readyState === provider.CLOSED) {
       this.#conclude(() => hooks.providerClosed(1006, ""))
-      this.#sideClosed()
     } else if (provider.isPaused) provider.resume()
   }
 
@@ -125,9 +122,9 @@ export class Relay {
 
   #fromProvider(data: Buffer, isBinary: boolean): void {
     if (this.#over) return
-    this.#hooks.fromProvider(data, isBinary)
-    // The hook may have ended it: what was said until then is said.
     this.#send(this.#provider, this.#client, data, isBinary)
+    // After it, since it may end the session.
+    this.#hooks.fromProvider(data, isBinary)
   }
 
   #send(from: WebSocket, to: WebSocket, data: Buffer | string, isBinary: boolean): void {
@@ -157,12 +154,15 @@ export class Relay {
       if (side.readyState === side.OPEN && side.bufferedAmount <= MOST_WAITING_BYTES) side.pong(data)
     })
     const millis = Duration.toMillis(PING_EVERY)
-    this.#later(() => {
+    const task = () => {
       // Whom we don't read can't be heard.
       if (side.isPaused) heard()
       else if (performance.now() - heardAt > 2 * millis) side.terminate()
       if (side.readyState === side.OPEN) side.ping()
-    }, millis)
+    }
+    // Outside of any fiber.
+    // @effect-diagnostics-next-line globalTimers:off
+    this.#pings.push(setInterval(task, millis))
   }
 
   #clientClosed(code: number): void {
@@ -170,7 +170,8 @@ export class Relay {
       this.#over = true
       this.#leaveProvider(sendable(code))
     }
-    this.#sideClosed()
+    for (const timer of this.#pings) clearInterval(timer)
+    this.#hooks.closed()
   }
 
   /** The end, for whatever reason comes first. */
@@ -198,18 +199,6 @@ export class Relay {
     // Outside of any fiber.
     // @effect-diagnostics-next-line globalTimers:off
     const timer = setTimeout(() => side.terminate(), Duration.toMillis(wait))
-    this.#timers.add(timer)
     side.once("close", () => clearTimeout(timer))
-  }
-
-  #later(task: () => void, millis: number): void {
-    // @effect-diagnostics-next-line globalTimers:off
-    this.#timers.add(setInterval(task, millis))
-  }
-
-  #sideClosed(): void {
-    if (--this.#open > 0) return
-    for (const timer of this.#timers) clearTimeout(timer)
-    this.#hooks.closed()
   }
 }

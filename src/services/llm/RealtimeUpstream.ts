@@ -50,7 +50,7 @@ const refusalOf = (
 
 /**
  * An open session at a provider, paused: nothing of it is lost until somebody listens. Not connected by the vendor's SDK,
- * which reads every frame as an event, and has no way to slow a sender down. Cut with the scope.
+ * which reads every frame as an event, and has no way to slow a sender down. Cut with the scope, unless it is closing.
  */
 export const connectRealtime = (candidate: Candidate, headers: Readonly<Record<string, string>>) =>
   Effect.acquireRelease(
@@ -66,7 +66,10 @@ export const connectRealtime = (candidate: Candidate, headers: Readonly<Record<s
         autoPong: false
       }).on("error", () => undefined)
     ),
-    (socket) => Effect.sync(() => socket.terminate())
+    (socket) =>
+      Effect.sync(() => {
+        if (socket.readyState !== socket.CLOSING) socket.terminate()
+      })
   ).pipe(
     Effect.flatMap((socket) =>
       Effect.callback<WebSocket, ProviderFault>((resume) => {
