@@ -73,13 +73,8 @@ export class OpenAiApi extends HttpApiGroup.make("openai")
     })
       .annotate(Access, { scope: "llm:use" })
       .annotate(TakesClientSecrets, true)
-      .annotateMerge(
-        OpenApi.annotations({
-          summary: "OpenAI's realtime voice",
-          description:
-            "A WebSocket. The key may also come as the subprotocol `openai-insecure-api-key.<key>` beside `realtime`, and may be a client secret, which pins the session."
-        })
-      ),
+      // OpenAPI has no words for a WebSocket.
+      .annotate(OpenApi.Exclude, true),
     HttpApiEndpoint.post("clientSecret", "/realtime/client_secrets", {
       payload: NewClientSecret,
       success: MadeClientSecret,
@@ -90,7 +85,7 @@ export class OpenAiApi extends HttpApiGroup.make("openai")
         OpenApi.annotations({
           summary: "Make a client secret for realtime voice",
           description:
-            "For browsers: it opens `/v1/realtime` here, and nothing else, as long as its maker's credential holds."
+            "For browsers: it opens the WebSocket `/v1/realtime` here, and nothing else, as long as its maker's credential holds."
         })
       )
   )

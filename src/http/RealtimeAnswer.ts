@@ -24,7 +24,7 @@ import { PresentedCredentials } from "./Authentication.ts"
 import { PinnedSession } from "./ClientSecret.ts"
 import { refused } from "./LlmAnswer.ts"
 import { StillAllowed } from "./StillAllowed.ts"
-import { acceptWebSocket, checkHandshake } from "./WebSocketUpgrade.ts"
+import { takeHandshake } from "./WebSocketUpgrade.ts"
 
 /** Who names no model in a client secret gets this group. */
 const VOICE = "voice"
@@ -70,7 +70,7 @@ const openSession = Effect.fnUntraced(function* (
   asked: string | undefined
 ) {
   const request = yield* HttpServerRequest.HttpServerRequest
-  yield* checkHandshake(request)
+  const { accept } = yield* takeHandshake(request)
   const { tenantId } = yield* TenantContext
   const pinned = yield* PinnedSession
   const llm = yield* TenantLlm
@@ -89,7 +89,7 @@ const openSession = Effect.fnUntraced(function* (
     }
   )
   if (ended !== undefined) return yield* refusals[ended]()
-  yield* session.relay(yield* acceptWebSocket(request))
+  yield* session.relay(yield* accept)
   // Nobody reads it: for the log and the metrics.
   return HttpServerResponse.empty({ status: 101 })
 })

@@ -28,33 +28,54 @@ const has = (header: string | undefined, token: string): boolean =>
     .split(",")
     .some((part) => part.trim() === token)
 
-const invalid = (detail: string) => new InvalidRequest({ detail })
-
-/** Fails for what is no handshake of a WebSocket (RFC 6455, 4.2.1): before anything is done for it. */
-export const checkHandshake = ({
-  headers,
-  method
-}: HttpServerRequest.HttpServerRequest): Effect.Effect<void, InvalidRequest> => {
+/** Why it is no handshake of a WebSocket (RFC 6455, 4.2.1). */
+const flawOf = ({ headers, method }: HttpServerRequest.HttpServerRequest): string | undefined => {
   if (method !== "GET" || !has(headers["upgrade"], "websocket") || !has(headers["connection"], "upgrade")) {
-    return Effect.fail(invalid("This is a WebSocket: ask for an upgrade"))
+    return "This is a WebSocket: ask for an upgrade"
   }
   if (!KEY.test(headers["sec-websocket-key"] ?? "") || headers["sec-websocket-version"] !== "13") {
-    return Effect.fail(invalid("The handshake is not of WebSocket version 13"))
+    return "The handshake is not of WebSocket version 13"
   }
   return headers["content-length"] === undefined && headers["transfer-encoding"] === undefined
-    ? Effect.void
-    : Effect.fail(invalid("A handshake has no body"))
+    ? undefined
+    : "A handshake has no body"
+}
+
+/** A handshake that waits for its answer. */
+export interface Handshake {
+  /**
+   * Answers it; never returns for a caller who has gone. The request must not end before the socket is closed: a response
+   * would be written into it.
+   */
+  readonly accept: Effect.Effect<WebSocket>
 }
 
 /**
- * Answers the handshake, which has to be checked before; never returns for a caller who has gone. `ws` itself, and not the
- * request's `upgrade`, which gives neither frames as they are nor close codes. The request must not end before the socket is
- * closed: a response would be written into it.
+ * Takes a request for a handshake; nothing is answered yet. A caller who leaves meanwhile interrupts the request, which Node
+ * would not notice of a socket that nobody reads.
+ *
+ * By `ws` itself, and not the request's `upgrade`, which gives neither frames as they are nor close codes.
  */
-export const acceptWebSocket = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<WebSocket> =>
-  Effect.callback((resume) => {
-    const source = NodeHttpServerRequest.toIncomingMessage(request)
-    if (!(source instanceof IncomingMessage)) return resume(Effect.die(new Error("An upgrade over HTTP/2")))
-    // A client has to wait for the answer before it sends its first frame, so that there is no head.
-    server.handleUpgrade(source, source.socket, Buffer.alloc(0), (socket) => resume(Effect.succeed(socket)))
-  })
+export const takeHandshake = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServerRequest) {
+  const flaw = flawOf(request)
+  if (flaw !== undefined) return yield* new InvalidRequest({ detail: flaw })
+  const source = NodeHttpServerRequest.toIncomingMessage(request)
+  if (!(source instanceof IncomingMessage)) {
+    return yield* new InvalidRequest({ detail: "A WebSocket is opened over HTTP/1.1" })
+  }
+  const { socket } = source
+  // RFC 6455, 4.1: a client sends nothing before the answer.
+  const gone = () => socket.destroy()
+  const forget = () => void socket.off("data", gone).off("end", gone)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => socket.on("data", gone).on("end", gone)),
+    () => Effect.sync(forget)
+  )
+  const handshake: Handshake = {
+    accept: Effect.callback((resume) => {
+      forget()
+      server.handleUpgrade(source, socket, Buffer.alloc(0), (accepted) => resume(Effect.succeed(accepted)))
+    })
+  }
+  return handshake
+})

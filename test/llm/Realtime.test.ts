@@ -4,6 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Redacted, Scope } from "effect"
 import OpenAI from "openai"
 import { OpenAIRealtimeWS } from "openai/realtime/ws"
+import { WebSocket } from "ws"
 import { MOST_SESSIONS } from "../../src/services/llm/Realtime.ts"
 import { eventually } from "../support/Eventually.ts"
 import { AUDIO, FakeRealtime, FLOOD } from "../support/FakeRealtime.ts"
@@ -554,14 +555,18 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
     Effect.gen(function* () {
       const fake = yield* FakeRealtime
       const tenant = yield* provisionTenant("voice")
-      const scope = yield* Scope.make()
-      yield* Effect.forkScoped(Effect.provideService(dial(tenant, "openai/rt-mute"), Scope.Scope, scope))
-      yield* eventually(
-        "the provider is asked",
-        Effect.sync(() => fake.asked.includes("rt-mute")),
-        (asked) => asked
-      )
-      yield* Scope.close(scope, Exit.void)
+      const { url } = yield* TestServer
+      const socket = new WebSocket(`${url.replace("http", "ws")}/v1/realtime?model=openai/rt-mute`, {
+        headers: bearer(tenant.apiKey)
+      })
+      socket.on("error", () => undefined)
+      const waiting = (count: number) =>
+        eventually(`${count} wait`, Effect.sync(fake.waiting), (found) => found === count)
+      yield* waiting(1)
+      const begun = performance.now()
+      socket.terminate()
+      yield* waiting(0)
+      assert.isBelow(performance.now() - begun, 500)
     })
   )
 
@@ -777,22 +782,24 @@ layer(TestRealtimeApp, onRealClock)("a client secret", (it) => {
       // A session goes on when the secret's time is up; no other one is opened.
       const expired = yield* valueBy(tenant.apiKey)
       const before = yield* openWith("", { headers: bearer(expired) })
-      const keys = yield* Effect.promise(() => redis.keys(`t:{${tenant.id}}:client-secret:*`))
-      assert.lengthOf(keys, 4)
-      for (const key of keys) {
-        const kept = yield* Effect.promise(() => redis.get(key))
-        if (kept !== null) yield* Effect.promise(() => redis.set(key, kept, "PX", 5_000))
-      }
-      assert.isUndefined(before.closed())
-
       yield* tenant.asUser.auth.revokeApiKey({ params: { id: made.id } })
       yield* refusedSoon(ofKey, 401)
       assert.strictEqual((yield* closeOf(open)).code, 1008)
       yield* tenant.asUser.auth.logout()
       yield* refusedSoon(ofUser, 401)
       yield* openWith("", { headers: bearer(ofTenant) })
+      const keys = yield* Effect.promise(() => redis.keys(`t:{${tenant.id}}:client-secret:*`))
+      assert.lengthOf(keys, 4)
+      for (const key of keys) {
+        const kept = yield* Effect.promise(() => redis.get(key))
+        if (kept !== null) yield* Effect.promise(() => redis.set(key, kept, "PX", 1))
+      }
       yield* refusedSoon(ofTenant, 401)
       assert.isUndefined(before.closed())
+
+      const last = yield* valueBy(tenant.apiKey)
+      yield* (yield* operator).tenants.suspend({ params: { tenant: tenant.id } })
+      yield* refusedSoon(last, 403)
     })
   )
 })

@@ -25,6 +25,8 @@ export interface Fake {
   readonly sessions: ReadonlyArray<ProviderSession>
   /** Upgrades asked for, by model, refused ones too. */
   readonly asked: ReadonlyArray<string>
+  /** Upgrades of `rt-mute` that wait for an answer. */
+  readonly waiting: () => number
 }
 
 type Json = Readonly<Record<string, unknown>>
@@ -205,6 +207,7 @@ export class FakeRealtime extends Context.Service<FakeRealtime, Fake>()("test/Fa
       Effect.callback<{ readonly fake: Fake; readonly close: () => void }>((resume) => {
         const sessions: Array<ProviderSession> = []
         const asked: Array<string> = []
+        let waiting = 0
         const sockets = new WebSocketServer({ noServer: true })
         const server = createServer((_request, response) => {
           response.statusCode = 404
@@ -217,7 +220,14 @@ export class FakeRealtime extends Context.Service<FakeRealtime, Fake>()("test/Fa
           if (refusal !== undefined) {
             return refuse(socket, ...refusal, request.headers.authorization ?? "")
           }
-          if (model === "rt-mute") return
+          if (model === "rt-mute") {
+            waiting++
+            socket.on("close", () => waiting--)
+            socket.on("end", () => socket.destroy())
+            // Read, so that its end is seen.
+            socket.resume()
+            return
+          }
           sockets.handleUpgrade(request, socket, head, (open) => {
             const session: ProviderSession = {
               model,
@@ -236,7 +246,7 @@ export class FakeRealtime extends Context.Service<FakeRealtime, Fake>()("test/Fa
           const port = typeof address === "object" && address !== null ? address.port : 0
           resume(
             Effect.succeed({
-              fake: { url: `http://127.0.0.1:${port}`, sessions, asked },
+              fake: { url: `http://127.0.0.1:${port}`, sessions, asked, waiting: () => waiting },
               close: () => {
                 for (const { socket } of sessions) socket.terminate()
                 server.closeAllConnections()
