@@ -87,7 +87,7 @@ const serve = (session: ProviderSession, number: number) => {
     if (socket.readyState === socket.OPEN) socket.send(JSON.stringify({ event_id: id("event"), ...event }))
   }
   let config: Json = { type: "realtime", object: "realtime.session", id: id("sess"), model }
-  let cancelled = false
+  const answer = { cancelled: false }
   let conversed = ""
 
   const flood = async () => {
@@ -101,12 +101,12 @@ const serve = (session: ProviderSession, number: number) => {
   const respond = async () => {
     const response = id("resp")
     const common = { response_id: response, item_id: id("item"), output_index: 0, content_index: 0 }
-    cancelled = false
+    answer.cancelled = false
     send({ type: "response.created", response: { id: response, status: "in_progress", usage: null } })
     if (model === "rt-hang") return
     const pieces = piecesOf(model)
     let sent = 0
-    for (; sent < pieces && !cancelled; sent++) {
+    for (; sent < pieces && !answer.cancelled; sent++) {
       if (model === "rt-drop" && sent === 10) return socket.terminate()
       const close = /^rt-close-(\d+)$/.exec(model)?.[1]
       if (close !== undefined && sent === 10) {
@@ -116,7 +116,7 @@ const serve = (session: ProviderSession, number: number) => {
       await turn()
     }
     send({ type: "response.output_audio.done", ...common })
-    const [status, details] = cancelled
+    const [status, details] = answer.cancelled
       ? ["cancelled", { type: "cancelled", reason: "client_cancelled" }]
       : (statuses[model] ?? ["completed", null])
     const done = {
@@ -175,7 +175,7 @@ const serve = (session: ProviderSession, number: number) => {
         send({ type: "conversation.item.added", item: { id: id("item"), ...event.item } })
         break
       case "response.cancel":
-        cancelled = true
+        answer.cancelled = true
         break
       case "response.create":
         if (model === "rt-error") {

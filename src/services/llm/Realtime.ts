@@ -1,5 +1,5 @@
-import { Array as Arr, Context, Duration, Effect, FiberSet, Layer, Result, Semaphore } from "effect"
-import type { Scope } from "effect"
+import { Context, Duration, Effect, FiberSet, Layer, Result, Semaphore } from "effect"
+import type { Array as Arr, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { WebSocket } from "ws"
 import type { ClosedCode } from "../../domain/Event.ts"
