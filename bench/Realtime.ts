@@ -103,7 +103,6 @@ const speak = Effect.fn("speak")(function* (
     Effect.sync(() => {
       const timers = new Set<NodeJS.Timeout>()
       for (const [index, socket] of opened.entries()) {
-        // @effect-diagnostics-next-line globalTimersInEffect:off
         const first = setTimeout(
           () => {
             // @effect-diagnostics-next-line globalTimers:off

@@ -141,7 +141,8 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
       Effect.gen(function* () {
         const tenant = yield* provisionTenant("voice")
         for (const secret of [tenant.apiKey, tenant.accessToken]) {
-          const protocols = ["realtime", `openai-insecure-api-key.${Redacted.value(secret)}`]
+          // Whichever comes first.
+          const protocols = [`openai-insecure-api-key.${Redacted.value(secret)}`, "realtime"]
           for (const options of [{ headers: bearer(secret) }, { protocols }]) {
             const caller = yield* openWith("?model=openai%2Frt", options)
             yield* heard(caller, "session.created")
