@@ -233,6 +233,7 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
         ["rt-403", 503, "ProviderNotConfigured"],
         ["rt-429", 429, "RateLimited"],
         ["rt-503", 502, "ProviderUnavailable"],
+        ["rt-200", 502, "ProviderUnavailable"],
         ["rt-400", 400, "invalid_prompt"]
       ] as const
       for (const [model, status, code] of expected) {
@@ -309,6 +310,27 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
         side.frames.map(({ text }) => text),
         [...passing, update({ model: "rt", voice: "marin" })].map((event) => JSON.stringify(event))
       )
+    })
+  )
+
+  it.effect("survives what is as deep as its frame is long", () =>
+    Effect.gen(function* () {
+      const tenant = yield* tenantWith({ "llm.groups": { voice: ["openai/rt"] } })
+      const caller = yield* dial(tenant, "voice")
+      const deep = "[".repeat(4_000_000) + "]".repeat(4_000_000)
+      for (const name of ["rt", "voice", "rt-other"]) {
+        caller.socket.send(
+          `{"type":"input_audio_buffer.append","session":{"model":"${name}"},"item":${deep}}`
+        )
+      }
+      const errors = yield* heard(caller, "error", 2)
+      assert.deepStrictEqual(
+        errors.map((event) => at(event, "error", "code")),
+        ["invalid_json", "Forbidden"]
+      )
+      caller.socket.terminate()
+      const next = yield* dial(tenant, "voice")
+      yield* heard(next, "session.created")
     })
   )
 

@@ -52,6 +52,7 @@ export const usageOf = (audioOut: number) => ({
 })
 
 const refusals: Readonly<Record<string, readonly [status: string, code: string]>> = {
+  "rt-200": ["200 OK", "none"],
   "rt-401": ["401 Unauthorized", "invalid_api_key"],
   "rt-403": ["403 Forbidden", "permission_denied"],
   "rt-400": ["400 Bad Request", "invalid_prompt"],

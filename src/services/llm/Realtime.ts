@@ -392,6 +392,7 @@ const join = ({
             const said = { code: code === 1005 ? 1000 : code, reason: vendor.scrub(reason) }
             return said.code === 1000 ? said : { ...endingOf("ProviderUnavailable"), ...said }
           },
+          failed: (error) => beside(Effect.logError("A realtime session failed", error)),
           closed: () => {
             settleUnfinished()
             resume(Effect.void)

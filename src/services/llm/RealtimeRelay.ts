@@ -36,6 +36,8 @@ export interface RelayHooks {
   readonly fromProvider: (data: Buffer, isBinary: boolean) => void
   /** What the client is told when the provider closes, or breaks off (1006). */
   readonly providerClosed: (code: number, reason: string) => Ending
+  /** A defect of a hook. Both sides are cut. */
+  readonly failed: (error: unknown) => void
   /** Once, when the client is gone and the provider told so. */
   readonly closed: () => void
 }
@@ -73,8 +75,10 @@ export class Relay {
     this.#provider = provider
     this.#hooks = hooks
 
-    client.on("message", (data, isBinary) => this.#fromClient(bufferOf(data), isBinary))
-    provider.on("message", (data, isBinary) => this.#fromProvider(bufferOf(data), isBinary))
+    client.on("message", (data, isBinary) => this.#guarded(() => this.#fromClient(bufferOf(data), isBinary)))
+    provider.on("message", (data, isBinary) =>
+      this.#guarded(() => this.#fromProvider(bufferOf(data), isBinary))
+    )
     client.once("close", (code) => this.#clientClosed(code))
     provider.once("close", (code, reason) => {
       this.#conclude(() => hooks.providerClosed(code, reason.toString("utf8")))
@@ -106,6 +110,16 @@ export class Relay {
     this.#over = true
     this.#client.terminate()
     this.#provider.terminate()
+  }
+
+  /** In an event of Node's, what is thrown would end the process, and every tenant's sessions with it. */
+  #guarded(handle: () => void): void {
+    try {
+      handle()
+    } catch (error) {
+      this.#hooks.failed(error)
+      this.cut()
+    }
   }
 
   #fromClient(data: Buffer, isBinary: boolean): void {

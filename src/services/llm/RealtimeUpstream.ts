@@ -38,8 +38,10 @@ const refusalOf = (
     return text === undefined ? null : scrub(text)
   }
   const seconds = Number(header(response, "retry-after") ?? Number.NaN)
+  const status = response.statusCode ?? 502
+  if (status < 400) return faultOf("Malformed", "An answer that is no upgrade")
   return faultOf("Status", clean("message") ?? "The provider gave no reason", {
-    status: response.statusCode ?? 502,
+    status,
     type: clean("type"),
     code: clean("code"),
     param: clean("param"),

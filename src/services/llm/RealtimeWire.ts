@@ -27,6 +27,15 @@ const parse = (text: string): unknown => {
   }
 }
 
+/** None for what is too deep to be written again. */
+const stringify = (value: Members): string | undefined => {
+  try {
+    return JSON.stringify(value)
+  } catch {
+    return undefined
+  }
+}
+
 /** An `error` event, as OpenAI's clients read it. */
 export interface RealtimeError {
   readonly type: string
@@ -120,7 +129,10 @@ export const examineClient = (data: Buffer, isBinary: boolean, rules: ModelRules
     }
   }
   if (renamed === undefined) return pass
-  return { _tag: "Renamed", text: JSON.stringify(renamed) }
+  const text = stringify(renamed)
+  return text === undefined
+    ? refused("The event is too deep", "invalid_json", null, eventId)
+    : { _tag: "Renamed", text }
 }
 
 /** The `session` that a client secret pins, as the first event of a session opened with it. */
