@@ -582,6 +582,8 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
         yield* heard(caller, model === "rt-hang" ? "response.created" : "response.done")
         caller.socket[how]()
         assert.isBelow(yield* untilClosed(model), 100, how)
+        const { closed } = yield* sideOf(model)
+        if (how === "close") assert.strictEqual(closed?.code, 1000)
       }
       const rows = yield* rowsOf(tenant, 2)
       assert.deepInclude(rows.at(-1), { status: "cancelled", estimated: true })
