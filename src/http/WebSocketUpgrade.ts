@@ -1,5 +1,6 @@
 import { NodeHttpServerRequest } from "@effect/platform-node"
 import { Effect } from "effect"
+import type { Scope } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { IncomingMessage } from "node:http"
 import { WebSocketServer } from "ws"
@@ -44,10 +45,11 @@ const flawOf = ({ headers, method }: HttpServerRequest.HttpServerRequest): strin
 /** A handshake that waits for its answer. */
 export interface Handshake {
   /**
-   * Answers it; never returns for a caller who has gone. The request must not end before the socket is closed: a response
-   * would be written into it.
+   * Answers it, and gives a socket that is paused: nothing is lost until somebody listens. Never returns for a caller who has
+   * gone. The request must not end before the socket is closed, or a response would be written into it; the scope's end cuts
+   * it.
    */
-  readonly accept: Effect.Effect<WebSocket>
+  readonly accept: Effect.Effect<WebSocket, never, Scope.Scope>
 }
 
 /**
@@ -72,10 +74,19 @@ export const takeHandshake = Effect.fnUntraced(function* (request: HttpServerReq
     () => Effect.sync(forget)
   )
   const handshake: Handshake = {
-    accept: Effect.callback((resume) => {
-      forget()
-      server.handleUpgrade(source, socket, Buffer.alloc(0), (accepted) => resume(Effect.succeed(accepted)))
-    })
+    accept: Effect.acquireRelease(
+      Effect.callback<WebSocket>((resume) => {
+        forget()
+        server.handleUpgrade(source, socket, Buffer.alloc(0), (accepted) => {
+          // Told by its close; without a listener, a frame that is none would end the process.
+          accepted.on("error", () => undefined)
+          accepted.pause()
+          resume(Effect.succeed(accepted))
+        })
+      }),
+      (accepted) => Effect.sync(() => accepted.terminate()),
+      { interruptible: true }
+    )
   }
   return handshake
 })

@@ -60,7 +60,7 @@ const shortened = (reason: string): string => {
 }
 
 /**
- * Two WebSockets as one: frames go both ways in their order and as they are. Events of Node and no fibers: a frame costs
+ * Two WebSockets, both paused until now, as one: frames go both ways in their order and as they are. Events of Node and no fibers: a frame costs
  * one write. What a slow reader has not taken makes the other side wait, by TCP's own means.
  */
 export class Relay {
@@ -92,7 +92,8 @@ export class Relay {
     if (client.readyState === client.CLOSED) this.#clientClosed(1006)
     if (provider.readyState === provider.CLOSED) {
       this.#conclude(() => hooks.providerClosed(1006, ""))
-    } else if (provider.isPaused) provider.resume()
+    }
+    for (const side of [client, provider]) if (side.isPaused) side.resume()
   }
 
   /** Sends an event of ours to the provider. Before the client's own: from whoever makes a relay, at once. */
