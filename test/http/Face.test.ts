@@ -5,6 +5,7 @@ import { spawn } from "node:child_process"
 import { setTimeout as delay } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { Health } from "../../src/services/Health.ts"
+import { eventually } from "../support/Eventually.ts"
 import { Logged, serveLab } from "./fixtures/Lab.ts"
 import { json, Wire } from "./fixtures/Wire.ts"
 
@@ -326,6 +327,27 @@ layer(lab(), { excludeTestServices: true })("Face", (it) => {
           assert.strictEqual(errors.length, 1, how)
           if (how !== "interrupt") assert.include(JSON.stringify(errors[0]), secret)
         }
+      })
+    )
+
+    it.effect("minds no interruption when the connection is closed: nobody is there to be told", () =>
+      Effect.gen(function* () {
+        const wire = yield* Wire
+        const logged = yield* Logged
+        const requestId = "0190c9a0-5555-7aaa-8bbb-123456789abc"
+        const { text } = yield* wire.raw([
+          `GET /fail/gone HTTP/1.1\r\nHost: x\r\nX-Request-ID: ${requestId}\r\n\r\n`
+        ])
+        assert.strictEqual(text, "")
+        const lines = yield* eventually(
+          "it is logged",
+          Effect.sync(() => logged.filter((line) => line.annotations["request_id"] === requestId)),
+          ({ length }) => length > 0
+        )
+        assert.deepStrictEqual(
+          lines.map(({ annotations, level }) => [level, annotations["status"]]),
+          [["INFO", 499]]
+        )
       })
     )
 

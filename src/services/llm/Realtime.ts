@@ -13,7 +13,7 @@ import type { JsonObject } from "./Codec.ts"
 import { describeFault, isCallersOwn, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
 import type { Candidate } from "./LlmGateway.ts"
-import { countAlarm, setRealtimeSessions } from "./LlmMetrics.ts"
+import { countAlarm, countAttempt, setRealtimeSessions } from "./LlmMetrics.ts"
 import { RealtimeMeter } from "./RealtimeMeter.ts"
 import type { MeteredSession, Metering, RealtimeAccount } from "./RealtimeMeter.ts"
 import { Relay } from "./RealtimeRelay.ts"
@@ -180,13 +180,18 @@ export class Realtime extends Context.Service<
         const failures: Array<readonly [ModelRef, ProviderFault]> = []
         for (const candidate of candidates) {
           const { client, ref } = candidate
-          const connected = yield* Effect.result(
-            connectRealtime(candidate, { "openai-safety-identifier": safetyIdentifier })
+          const [took, connected] = yield* Effect.timed(
+            Effect.result(connectRealtime(candidate, { "openai-safety-identifier": safetyIdentifier }))
           )
           if (Result.isSuccess(connected)) return { candidate, provider: connected.success }
           const fault = connected.failure
           failures.push([ref, fault])
           const remedy = remedyOf(fault)
+          yield* countAttempt(ref, {
+            status: remedy === "Return" ? "refused" : "failed",
+            latencyMillis: Duration.toMillis(took),
+            usage: noUsage
+          })
           if (remedy === "Alarm") {
             yield* countAlarm(ref, describeFault(fault))
             yield* Effect.logError(
