@@ -334,7 +334,7 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
       caller.socket.send(long)
       const begun = performance.now()
       const errors = yield* heard(caller, "error", 3)
-      assert.isBelow(performance.now() - begun, 1000)
+      assert.isBelow(performance.now() - begun, 3000)
       assert.deepStrictEqual(
         [...new Set(errors.map((event) => at(event, "error", "code")))],
         ["invalid_json"]
@@ -502,7 +502,7 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
       // What was said until then is billed, by what came of it.
       const rows = yield* rowsOf(tenant, expected.length)
       for (const row of rows) {
-        assert.deepInclude(row, { status: "failed", estimated: true })
+        assert.deepInclude(row, { status: "failed", estimated: true, output_tokens: 2n })
         assert.strictEqual(at(row, "metadata", "audio_output_tokens"), 4)
       }
     })

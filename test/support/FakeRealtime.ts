@@ -114,6 +114,7 @@ const serve = (session: ProviderSession, number: number) => {
         return socket.close(Number(close), `of ${session.headers.authorization}`)
       }
       send({ type: "response.output_audio.delta", ...common, delta: AUDIO, n: sent })
+      if (sent % 5 === 0) send({ type: "response.output_audio_transcript.delta", ...common, delta: "word " })
       await turn()
     }
     send({ type: "response.output_audio.done", ...common })

@@ -121,6 +121,8 @@ interface OpenResponse {
   readonly startedAt: number
   firstAt: number | undefined
   audioBytes: number
+  /** Of text, or of the words to the audio: a token each at least. */
+  pieces: number
 }
 
 /**
@@ -216,11 +218,14 @@ export class Realtime extends Context.Service<
         open: Effect.fn("Realtime.open")(function* (grant, pinned) {
           yield* slot(grant.tenant.id)
           const sessionId = yield* random.uuidV7()
-          const account = yield* meter.reserve({ ...grant, sessionId })
           const one = Semaphore.makeUnsafe(1)
           /** In their order, and beside the relay. */
           const beside = (effect: Effect.Effect<void>) => run(one.withPermit(effect))
-          yield* Effect.addFinalizer(() => Effect.sync(() => void beside(account.close)))
+          const account = yield* Effect.acquireRelease(
+            meter.reserve({ ...grant, sessionId }),
+            ({ close }) => Effect.sync(() => void beside(close)),
+            { interruptible: true }
+          )
           const { candidate, provider } = yield* connect(grant)
           return join({ grant, pinned, sessionId, account, candidate, provider, beside })
         })
@@ -308,6 +313,7 @@ const join = ({
         if (current === undefined) return
         current.firstAt ??= performance.now()
         if (event.audio) current.audioBytes += Math.max(0, data.length - EVENT_OVERHEAD_BYTES) * 0.75
+        else current.pieces++
         return
       case "Session":
         transcriber = event.transcriber
@@ -317,7 +323,7 @@ const join = ({
         }
         return
       case "Started":
-        current = { startedAt: performance.now(), firstAt: undefined, audioBytes: 0 }
+        current = { startedAt: performance.now(), firstAt: undefined, audioBytes: 0, pieces: 0 }
         responses.set(event.id, current)
         return
       case "Done": {
@@ -367,7 +373,11 @@ const join = ({
         status: providerLeft ? "failed" : "cancelled",
         told: null,
         fault: providerLeft ? "the provider's connection broke off" : null,
-        usage: { ...noUsage, audioOutput: Math.ceil(response.audioBytes / SPEECH_BYTES_PER_TOKEN) },
+        usage: {
+          ...noUsage,
+          output: response.pieces,
+          audioOutput: Math.ceil(response.audioBytes / SPEECH_BYTES_PER_TOKEN)
+        },
         seconds: undefined,
         estimated: true,
         ...timesOf(response)
