@@ -38,7 +38,7 @@ export const provisionTenant = Effect.fn("provisionTenant")(function* (
 /** What the measurements ask of one tenant is far beyond the default limit. */
 const UNLIMITED = 1_000_000_000
 
-/** A tenant with an API key that may read records, publish and subscribe, and its records. */
+/** A tenant with an API key that may read records, publish, subscribe and speak, and its records. */
 const seedTenant = Effect.fn("seedTenant")(function* (
   url: URL,
   operatorKey: Redacted.Redacted<string>,
@@ -52,7 +52,7 @@ const seedTenant = Effect.fn("seedTenant")(function* (
 
   yield* sql`INSERT INTO ${table("api_keys")} (id, tenant_id, user_id, name, key_hash, prefix, scopes)
     SELECT ${keyId}, ${tenantId}, id, 'bench', ${createHash("sha256").update(secret).digest()},
-      ${prefixOf("testing", keyId)}, ARRAY['records:read', 'events:read', 'events:write'] FROM ${table("users")} LIMIT 1`
+      ${prefixOf("testing", keyId)}, ARRAY['records:read', 'events:read', 'events:write', 'llm:use'] FROM ${table("users")} LIMIT 1`
   // `recordId` in SQL; the first and the last are compared below.
   yield* sql`INSERT INTO ${table("records")} (id, tenant_id, collection, data)
     SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, ${tenantId}, ${COLLECTION},

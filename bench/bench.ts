@@ -5,6 +5,7 @@ import { Command, Flag } from "effect/cli"
 import { events } from "./Events.ts"
 import { provision } from "./Provision.ts"
 import { read } from "./Read.ts"
+import { realtime } from "./Realtime.ts"
 import { start } from "./Start.ts"
 
 const count = (name: string, description: string, value: number) =>
@@ -40,6 +41,14 @@ const bench = Command.make("bench").pipe(
       },
       (options) => Effect.scoped(events(options))
     ).pipe(Command.withDescription("Memory of an open event stream, and time from publishing to receiving")),
+    Command.make(
+      "realtime",
+      {
+        sessions: count("sessions", "Sessions of voice to hold open, spread over 10 tenants", 100),
+        seconds: count("seconds", "Seconds to speak for, through the platform and without it", 20)
+      },
+      (options) => Effect.scoped(realtime(options))
+    ).pipe(Command.withDescription("What the relay adds to each frame of realtime voice")),
     Command.make("provision", { samples: count("samples", "Tenants to provision", 30) }, (options) =>
       Effect.scoped(provision(options))
     ).pipe(Command.withDescription("How long it takes to provision a tenant")),

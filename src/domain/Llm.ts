@@ -17,6 +17,7 @@ export type Dialect = typeof Dialect.Type
 /**
  * Tokens of one attempt, each counted once: `input` is what was neither read from a cache nor written to one, and
  * `output` includes `reasoning`. (OpenAI's `prompt_tokens` include the cached ones, Anthropic's `input_tokens` don't.)
+ * Audio is counted apart: where it is, the others are text and images.
  */
 export interface TokenUsage {
   readonly input: number
@@ -24,6 +25,9 @@ export interface TokenUsage {
   readonly cachedWrite: number
   readonly output: number
   readonly reasoning: number
+  readonly audioInput?: number
+  readonly audioCachedRead?: number
+  readonly audioOutput?: number
 }
 
 /** What the guard says of an input. `score` goes from 0 to 1. */

@@ -88,7 +88,11 @@ export const costOf = (usage: TokenUsage, price: Price | undefined): string | nu
     part(usage.cachedRead, price.cached_input ?? price.input),
     part(usage.cachedWrite, price.cache_write ?? price.input),
     part(Math.max(0, usage.output - usage.reasoning), price.output),
-    part(Math.min(usage.output, usage.reasoning), price.reasoning ?? price.output)
+    part(Math.min(usage.output, usage.reasoning), price.reasoning ?? price.output),
+    part(usage.audioInput ?? 0, price.audio_input ?? price.input),
+    // OpenAI asks the same for what it has in its cache, whether text or audio.
+    part(usage.audioCachedRead ?? 0, price.cached_input ?? price.audio_input ?? price.input),
+    part(usage.audioOutput ?? 0, price.audio_output ?? price.output)
   ])
   return plain(BigDecimal.make(total.value, total.scale + PER_MILLION_SCALE))
 }

@@ -28,6 +28,10 @@ export const bodyExamples: Readonly<Record<string, unknown>> = {
   "openai.chat": { model: "reasoning", messages: [greeting] },
   "openai.responses": { model: "reasoning", input: greeting.content },
   "openai.embeddings": { model: "embedding", input: ["Call back on Monday"] },
+  "openai.clientSecret": {
+    expires_after: { anchor: "created_at", seconds: 600 },
+    session: { type: "realtime", model: "voice", instructions: "Answer in one sentence." }
+  },
   "anthropic.messages": { model: "reasoning", max_tokens: 500, messages: [greeting] },
   "anthropic.countTokens": { model: "reasoning", messages: [greeting] }
 }

@@ -147,6 +147,12 @@ const interruptedBy = (cause: Cause.Cause<unknown>, key: string) =>
 /** 499, as nginx has it: nobody is there to read an answer. */
 const clientGone = HttpServerResponse.empty({ status: 499 })
 
+/** Whether the connection is closed: what interrupts a request then, the end of the server too, has nobody to tell. */
+const isGone = ({ source }: HttpServerRequest.HttpServerRequest) =>
+  Predicate.hasProperty(source, "socket") &&
+  Predicate.hasProperty(source.socket, "destroyed") &&
+  source.socket.destroyed === true
+
 /** What effect answers by itself, as text or with an empty body. */
 const problemOfResponse = (response: HttpServerResponse.HttpServerResponse) => {
   if (response.status < 400 || response.headers["content-type"] === ProblemDetails.contentType) {
@@ -330,7 +336,11 @@ const makeFace = (
         const deadline = startDeadline(fiber, timeoutMillis)
         return handler.pipe(
           Effect.onExit(() => Effect.sync(() => clearTimeout(deadline))),
-          Effect.catchCause((cause) => recover(cause, id, dialect))
+          Effect.catchCause((cause) =>
+            Cause.hasInterruptsOnly(cause) && isGone(request)
+              ? Effect.succeed(clientGone)
+              : recover(cause, id, dialect)
+          )
         )
       }
 

@@ -6,6 +6,7 @@ import { TenantLlm } from "../services/TenantLlm.ts"
 import { Api } from "./Api.ts"
 import { CallerDialect } from "./CallerDialect.ts"
 import { headOf, makeAnswerCall, refused } from "./LlmAnswer.ts"
+import { makeRealtimeAnswer } from "./RealtimeAnswer.ts"
 
 interface Model {
   readonly id: string
@@ -51,6 +52,7 @@ export const OpenAiHandlers = HttpApiBuilder.group(
   "openai",
   Effect.fn(function* (handlers) {
     const answerCall = yield* makeAnswerCall
+    const realtime = yield* makeRealtimeAnswer
     return handlers.handleAll({
       chat: ({ payload }) => answerCall("openai-chat", payload, { stream: payload["stream"] === true }),
       responses: ({ payload }) =>
@@ -69,7 +71,9 @@ export const OpenAiHandlers = HttpApiBuilder.group(
         const found = (yield* llm.models).find(({ id }) => id === params.model)
         if (found === undefined) return yield* new NotFound({ detail: "There is no such model here" })
         return (yield* speaksAnthropic) ? anthropicModel(found) : openAiModel(found)
-      })
+      }),
+      realtime: ({ query }) => realtime.open(query.model),
+      clientSecret: ({ payload }) => realtime.mint(payload.session ?? {}, payload.expires_after?.seconds)
     })
   })
 )

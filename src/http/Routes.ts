@@ -32,11 +32,16 @@ const LLM_BODY_SIZE = ByteSize.mebibytes(10)
 /** Longer than any call of the gateway lasts, whose own limits have the better answer. */
 const LLM_TIMEOUT = Duration.minutes(15)
 
-const llmLimits = ["/v1/", "/api/v1/llm/"].map((prefix) => ({
-  prefix,
-  maxBodySize: LLM_BODY_SIZE,
-  requestTimeout: LLM_TIMEOUT
-}))
+const llmLimits = [
+  { prefix: "/v1/realtime/" },
+  // Open as long as somebody speaks; what comes before has its own limits.
+  { prefix: "/v1/realtime", requestTimeout: Duration.infinity },
+  ...["/v1/", "/api/v1/llm/"].map((prefix) => ({
+    prefix,
+    maxBodySize: LLM_BODY_SIZE,
+    requestTimeout: LLM_TIMEOUT
+  }))
+]
 
 export interface RoutesOptions extends Face.FaceOptions {
   readonly environment: Environment

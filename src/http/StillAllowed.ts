@@ -32,10 +32,10 @@ interface Watched extends Permission {
   knownAt: number
 }
 
-const keyOf = ({ credentials: { apiKey, bearer }, scope, tenantId }: Permission): string => {
+const keyOf = ({ credentials: { apiKey, bearer, maker }, scope, tenantId }: Permission): string => {
   const part = (value: Option.Option<Redacted.Redacted<string>>) =>
     Option.match(value, { onNone: () => null, onSome: Redacted.value })
-  return hash("sha256", JSON.stringify([tenantId, scope, part(bearer), part(apiKey)]))
+  return hash("sha256", JSON.stringify([tenantId, scope, part(bearer), part(apiKey), maker ?? null]))
 }
 
 /**

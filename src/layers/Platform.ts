@@ -5,6 +5,7 @@ import { AdminDb } from "../services/AdminDb.ts"
 import { ApiKeys } from "../services/ApiKeys.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { Authenticator } from "../services/Authenticator.ts"
+import { ClientSecrets } from "../services/ClientSecrets.ts"
 import { Claims } from "../services/Claims.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { Idempotency } from "../services/Idempotency.ts"
@@ -13,6 +14,8 @@ import { MasterKey } from "../services/MasterKey.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
 import { DiskJournal } from "../services/llm/DiskJournal.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
+import { Realtime } from "../services/llm/Realtime.ts"
+import { RealtimeMeter } from "../services/llm/RealtimeMeter.ts"
 import { Migrations } from "../services/Migrations.ts"
 import { OperatorKeys } from "../services/OperatorKeys.ts"
 import { Passwords } from "../services/Passwords.ts"
@@ -110,7 +113,8 @@ export const TenantPlaneLayer = Layer.unwrap(
           States.layer,
           Users.layer,
           EventReader.layer(),
-          SecretVault.layer.pipe(Layer.provide(MasterKeyLayer))
+          SecretVault.layer.pipe(Layer.provide(MasterKeyLayer)),
+          ClientSecrets.layer
         )
       ),
       Layer.provideMerge(
@@ -132,7 +136,11 @@ const LlmLayer = Layer.unwrap(
         chunk: settings.llmChunkTimeout,
         maxRetries: settings.llmMaxRetries
       }),
-      LlmUsage.layer.pipe(Layer.provide(DiskJournal(join(settings.dataDir, "llm-journal")))),
+      Realtime.layer.pipe(
+        Layer.provide(RealtimeMeter.layer),
+        Layer.provideMerge(LlmUsage.layer),
+        Layer.provide(DiskJournal(join(settings.dataDir, "llm-journal")))
+      ),
       PromptGuard.layer.pipe(Layer.provide(MasterKeyLayer)),
       ProvidersLayer
     ).pipe(Layer.provide(SecureRandom.layerWebCrypto))

@@ -13,7 +13,7 @@ import type { UserPrincipal } from "../domain/Principal.ts"
 import { Conflict, Forbidden, InvalidRequest, NotFound } from "../domain/Problems.ts"
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import type { Environment } from "../domain/Environment.ts"
-import type { TenantId } from "../domain/Tenant.ts"
+import type { Tenant, TenantId } from "../domain/Tenant.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { TenantDb, tenantDb } from "./TenantDb.ts"
 import { orUnavailable } from "./DbErrors.ts"
@@ -102,6 +102,10 @@ export class ApiKeys extends Context.Service<
     /** Who a presented key speaks for: one indexed read in the table of the tenant it names; the secret by its hash. */
     readonly verify: (
       key: ParsedApiKey
+    ) => Effect.Effect<Option.Option<ApiKeyPrincipal>, DependencyUnavailable>
+    /** Who a key speaks for as long as it works: for what was made with it, without its secret. */
+    readonly find: (
+      key: Pick<ParsedApiKey, "tenantId" | "keyId">
     ) => Effect.Effect<Option.Option<ApiKeyPrincipal>, DependencyUnavailable>
   }
 >()("agent-army/services/ApiKeys") {
@@ -194,6 +198,23 @@ export class ApiKeys extends Context.Service<
           timeToLive: (exit) =>
             Exit.isSuccess(exit) && Option.isSome(exit.value) ? REMEMBERED : Duration.zero
         })
+
+        const working = Effect.fnUntraced(function* ({
+          keyId,
+          tenantId
+        }: Pick<ParsedApiKey, "tenantId" | "keyId">) {
+          const found = yield* Cache.get(remembered, placeOf(tenantId, keyId))
+          const now = yield* DateTime.now
+          return Option.filter(
+            found,
+            ({ expires_at }) => expires_at === null || DateTime.isGreaterThan(expires_at, now)
+          )
+        })
+
+        const principalOf = (
+          { scopes, tenant }: { readonly scopes: ReadonlyArray<Scope>; readonly tenant: Tenant },
+          keyId: ApiKeyId
+        ) => new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId, scopes })
 
         return ApiKeys.of({
           create: Effect.fn("ApiKeys.create")(function* (maker, request) {
@@ -312,16 +333,18 @@ export class ApiKeys extends Context.Service<
           }),
           verify: Effect.fnUntraced(function* (key) {
             if (key.environment !== options.environment) return Option.none()
-            const found = yield* Cache.get(remembered, placeOf(key.tenantId, key.keyId))
+            const found = yield* working(key)
             if (Option.isNone(found)) return Option.none()
-            const { expires_at, key_hash, scopes, tenant } = found.value
+            const { key_hash, tenant } = found.value
             if (!timingSafeEqual(hashOfSecret(key.secret), key_hash)) return Option.none()
-            if (expires_at !== null && (yield* DateTime.isPast(expires_at))) return Option.none()
             yield* lastUses.note(tenant.id, key.keyId)
-            return Option.some(
-              new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId: key.keyId, scopes })
+            return Option.some(principalOf(found.value, key.keyId))
+          }),
+          find: (key) =>
+            Effect.map(
+              working(key),
+              Option.map((found) => principalOf(found, key.keyId))
             )
-          })
         })
       })
     )

@@ -2,6 +2,7 @@ import { Context, Effect, Layer, Option, Redacted } from "effect"
 import { hash, timingSafeEqual } from "node:crypto"
 import { parseApiKey } from "../domain/ApiKey.ts"
 import { parseOperatorKey } from "../domain/OperatorKey.ts"
+import type { SecretMaker } from "../domain/ClientSecret.ts"
 import { OperatorPrincipal } from "../domain/Principal.ts"
 import type { Principal } from "../domain/Principal.ts"
 import { CrossTenantAccess, Unauthenticated } from "../domain/Problems.ts"
@@ -15,6 +16,8 @@ import { Tokens } from "./Tokens.ts"
 export interface Credentials {
   readonly bearer: Option.Option<Redacted.Redacted<string>>
   readonly apiKey: Option.Option<Redacted.Redacted<string>>
+  /** In the place of both: whoever made what was presented, a client secret. It holds as long as its maker's credential. */
+  readonly maker?: SecretMaker
 }
 
 /**
@@ -76,8 +79,17 @@ export class Authenticator extends Context.Service<
           return yield* value.startsWith("aa_") ? new Unauthenticated({}) : byToken(bearer)
         })
 
+        const byMaker = Effect.fnUntraced(function* (maker: SecretMaker) {
+          const principal: Option.Option<Principal> =
+            maker._tag === "ApiKey"
+              ? yield* apiKeys.find(maker)
+              : yield* sessions.verify({ sub: maker.userId, tenant_id: maker.tenantId, sid: maker.sessionId })
+          return Option.isSome(principal) ? principal.value : yield* new Unauthenticated({})
+        })
+
         return Authenticator.of({
-          authenticate: Effect.fnUntraced(function* ({ apiKey, bearer }) {
+          authenticate: Effect.fnUntraced(function* ({ apiKey, bearer, maker }) {
+            if (maker !== undefined) return yield* byMaker(maker)
             if (Option.isNone(bearer)) {
               return Option.isNone(apiKey) ? yield* new Unauthenticated({}) : yield* byApiKey(apiKey.value)
             }

@@ -34,6 +34,7 @@ import { refersToKept } from "./llm/KeptByProvider.ts"
 import { asksForUsage, dialectOf, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
+import type { RealtimeGrant } from "./llm/Realtime.ts"
 import { Providers } from "./llm/Providers.ts"
 import type { ProviderClient } from "./llm/Providers.ts"
 import { canaryLine, leakWatcher } from "./Canary.ts"
@@ -108,6 +109,8 @@ export class TenantLlm extends Context.Service<
       body: JsonObject,
       headers: Readonly<Record<string, string>>
     ) => Effect.Effect<LlmHead & { readonly body: JsonObject }, LlmFailure>
+    /** Who may be asked for realtime voice under a name, and what a session may do. Asks nobody yet. */
+    readonly realtime: (model: string) => Effect.Effect<RealtimeGrant, LlmFailure, Scope.Scope>
     /** Groups and models that the tenant may name. */
     readonly models: Effect.Effect<ReadonlyArray<{ readonly id: string; readonly ownedBy: string }>>
   }
@@ -133,6 +136,7 @@ export class TenantLlm extends Context.Service<
       stream: (call) => stream(parts, call),
       embed: (body) => embed(parts, body),
       countTokens: (body, headers) => countTokens(parts, body, headers),
+      realtime: (model) => realtime(parts, model),
       models: Effect.sync(() => modelsOf(parts))
     })
   })
@@ -191,6 +195,12 @@ const speakersOf = ({ untranslatable }: Conversation, dialect: Dialect) => ({
     detail: "No model of it understands the whole request",
     errors: untranslatable ?? []
   })
+})
+
+/** The models of one vendor, whose endpoint it is. */
+const only = (provider: Provider) => ({
+  can: (ref: ModelRef) => ref.provider === provider,
+  otherwise: invalid("model", "No model of it can do this")
 })
 
 const ownKeys: Readonly<Record<Provider, SecretName>> = {
@@ -391,12 +401,7 @@ const plain = Effect.fnUntraced(function* (
   call: Pick<PlainCall, "operation" | "dialect" | "path" | "body" | "headers" | "identify" | "usageOf">
 ) {
   const asked = yield* Effect.fromResult(askedFor(call.body, call.dialect))
-  const models = yield* Effect.fromResult(
-    modelsFor(parts, asked, call.dialect, {
-      can: (ref) => ref.provider === provider,
-      otherwise: invalid("model", "No model of it can do this")
-    })
-  )
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, call.dialect, only(provider)))
   const answer = yield* parts.gateway.plain({
     ...call,
     asked,
@@ -446,6 +451,27 @@ const countTokens = Effect.fn("TenantLlm.countTokens")(function* (
     identify: (body) => body,
     usageOf: () => ({ input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 })
   })
+})
+
+/** OpenAI's alone have realtime voice; so do the transcribers that a session may name. */
+const realtime = Effect.fn("TenantLlm.realtime")(function* (parts: Parts, model: string) {
+  const { principal, requestId, schema, settings, tenantId } = parts.tenant
+  const asked = yield* Effect.fromResult(askedFor({ model }, "openai-chat"))
+  const models = yield* Effect.fromResult(modelsFor(parts, asked, "openai-chat", only("openai")))
+  const grant: RealtimeGrant = {
+    asked,
+    candidates: yield* candidatesFor(parts, models, () => true),
+    mayTranscribeWith: (model) => {
+      const found = modelsFor(parts, `openai/${model}`, "openai-chat", only("openai"))
+      return Result.isSuccess(found)
+    },
+    safetyIdentifier: pseudonym(tenantId, ""),
+    tenant: { id: tenantId, schema },
+    settings,
+    requestId,
+    keyId: principal._tag === "ApiKey" ? principal.keyId : null
+  }
+  return grant
 })
 
 const modelsOf = ({ tenant: { settings } }: Parts) => {

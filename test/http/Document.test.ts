@@ -20,6 +20,7 @@ const asksModel: ReadonlySet<string> = new Set([
   "openai.chat",
   "openai.responses",
   "openai.embeddings",
+  "openai.clientSecret",
   "anthropic.messages",
   "anthropic.countTokens"
 ])

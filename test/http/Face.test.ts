@@ -330,6 +330,27 @@ layer(lab(), { excludeTestServices: true })("Face", (it) => {
       })
     )
 
+    it.effect("minds no interruption when the connection is closed: nobody is there to be told", () =>
+      Effect.gen(function* () {
+        const wire = yield* Wire
+        const logged = yield* Logged
+        const requestId = "0190c9a0-5555-7aaa-8bbb-123456789abc"
+        const { text } = yield* wire.raw([
+          `GET /fail/gone HTTP/1.1\r\nHost: x\r\nX-Request-ID: ${requestId}\r\n\r\n`
+        ])
+        assert.strictEqual(text, "")
+        const lines = yield* eventually(
+          "it is logged",
+          Effect.sync(() => logged.filter((line) => line.annotations["request_id"] === requestId)),
+          ({ length }) => length > 0
+        )
+        assert.deepStrictEqual(
+          lines.map(({ annotations, level }) => [level, annotations["status"]]),
+          [["INFO", 499]]
+        )
+      })
+    )
+
     it.effect("lets a problem through wherever it comes from, with the headers it needs", () =>
       Effect.gen(function* () {
         const wire = yield* Wire

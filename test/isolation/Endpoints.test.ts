@@ -157,6 +157,11 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
   "openai.models": [{ own: { method: "GET", path: "/v1/models" } }],
   // Another tenant's group is a name like any other that nobody has.
   "openai.model": [{ names: ({ group }) => ({ method: "GET", path: `/v1/models/${group}` }) }],
+  // No upgrade: what is refused is enough here, and Realtime.test.ts goes on.
+  "openai.realtime": [{ own: { method: "GET", path: "/v1/realtime?model=voice" } }],
+  "openai.clientSecret": [
+    { own: { method: "POST", path: "/v1/realtime/client_secrets", body: { session: { model: "voice" } } } }
+  ],
   "anthropic.messages": [
     { own: { method: "POST", path: "/v1/messages", body: { ...named, max_tokens: 9, messages: [greeting] } } }
   ],

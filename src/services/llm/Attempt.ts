@@ -6,7 +6,7 @@ import { describeFault, remedyOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
 import { countAttempt } from "./LlmMetrics.ts"
 
-export type Operation = "chat" | "embedding" | "count_tokens"
+export type Operation = "chat" | "embedding" | "count_tokens" | "realtime"
 
 /** What one attempt at a provider came to. */
 export interface AttemptRecord {

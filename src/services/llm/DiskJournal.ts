@@ -1,4 +1,4 @@
-import { Effect, Layer, Option, Result, Schedule, Schema } from "effect"
+import { Clock, Effect, Layer, Option, Result, Schedule, Schema } from "effect"
 import { randomUUID } from "node:crypto"
 import {
   appendFileSync,
@@ -65,11 +65,11 @@ const isRunning = (pid: number): boolean => {
 }
 
 /** Whether nobody will ever write to an instance's folder again. */
-const isDead = (root: string, instance: string): boolean => {
+const isDead = (root: string, instance: string, nowMillis: number): boolean => {
   if (living.has(instance)) return false
   const alive = join(root, instance, ALIVE)
   try {
-    if (Date.now() - statSync(alive).mtimeMs > DEAD_AFTER_MILLIS) return true
+    if (nowMillis - statSync(alive).mtimeMs > DEAD_AFTER_MILLIS) return true
     const owner = decodeOwner(readFileSync(alive, "utf8"))
     if (Option.isNone(owner) || owner.value.namespace !== namespace()) return false
     // Ours, and none of the living: from an earlier process with the same id.
@@ -77,7 +77,7 @@ const isDead = (root: string, instance: string): boolean => {
   } catch {
     // Not there any more, or not yet: the folder's own age says which.
     try {
-      return Date.now() - statSync(join(root, instance)).mtimeMs > DEAD_AFTER_MILLIS
+      return nowMillis - statSync(join(root, instance)).mtimeMs > DEAD_AFTER_MILLIS
     } catch {
       return true
     }
@@ -219,13 +219,13 @@ export const DiskJournal = (root: string): Layer.Layer<UsageJournal> =>
         return rows
       }
 
-      const adopt = (): ReadonlyArray<UsageRow> =>
+      const adopt = (nowMillis: number): ReadonlyArray<UsageRow> =>
         readdirSync(root, { withFileTypes: true })
           .filter((entry) => entry.isDirectory())
           .map(({ name }) => name)
           .filter((name) => {
             const owner = name.split("~")[0] ?? name
-            return owner !== instance && isDead(root, owner)
+            return owner !== instance && isDead(root, owner, nowMillis)
           })
           // A dead one's own folder last: it says whose the others are.
           .toSorted((a, b) => Number(b.includes("~")) - Number(a.includes("~")))
@@ -244,7 +244,9 @@ export const DiskJournal = (root: string): Layer.Layer<UsageJournal> =>
           living.delete(instance)
         })
       )
-      const beat = attempt(() => utimesSync(alive, new Date(), new Date()))
+      const beat = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        attempt(() => utimesSync(alive, now / 1000, now / 1000))
+      )
       yield* Effect.forkScoped(Effect.repeat(beat, Schedule.spaced(BEAT_EVERY)))
       const sync = Effect.sync(() => {
         if (!isWritten || file === undefined) return
@@ -267,7 +269,7 @@ export const DiskJournal = (root: string): Layer.Layer<UsageJournal> =>
             row !== undefined && places.has(opening.id) ? [row] : []
           )
         ),
-        adopt: Effect.sync(adopt)
+        adopt: Effect.map(Clock.currentTimeMillis, adopt)
       })
     })
   )

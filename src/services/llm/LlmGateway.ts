@@ -122,7 +122,7 @@ export interface GatewayCall extends Ask {
 
 /** What is no conversation: one vendor's endpoint, as it is. */
 export interface PlainCall extends Ask {
-  readonly operation: Exclude<Operation, "chat">
+  readonly operation: Exclude<Operation, "chat" | "realtime">
   readonly dialect: Dialect
   readonly path: string
   readonly body: JsonObject

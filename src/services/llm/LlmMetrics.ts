@@ -36,13 +36,17 @@ export const countAttempt = Effect.fnUntraced(function* (
   const labels = { model: labelOf(ref), provider: ref.provider }
   yield* Metric.update(Metric.withAttributes(requests, { ...labels, status: attempt.status }), 1)
   yield* Metric.update(Metric.withAttributes(durations, labels), attempt.latencyMillis / 1000)
-  const { cachedRead, cachedWrite, input, output, reasoning } = attempt.usage
+  const { audioCachedRead, audioInput, audioOutput, cachedRead, cachedWrite, input, output, reasoning } =
+    attempt.usage
   const kinds = {
     input,
     cached_read: cachedRead,
     cached_write: cachedWrite,
     output: Math.max(0, output - reasoning),
-    reasoning
+    reasoning,
+    audio_input: audioInput ?? 0,
+    audio_cached_read: audioCachedRead ?? 0,
+    audio_output: audioOutput ?? 0
   }
   for (const [kind, count] of Object.entries(kinds)) {
     if (count > 0) yield* Metric.update(Metric.withAttributes(tokens, { ...labels, token_type: kind }), count)
@@ -51,6 +55,10 @@ export const countAttempt = Effect.fnUntraced(function* (
 
 export const countAlarm = (ref: ModelRef, reason: string) =>
   Metric.update(Metric.withAttributes(alarms, { model: labelOf(ref), provider: ref.provider, reason }), 1)
+
+const voices = Metric.gauge("llm_realtime_sessions", { description: "Open sessions of realtime voice" })
+
+export const setRealtimeSessions = (count: number) => Metric.update(voices, count)
 
 export const setModelEnd = (name: string, days: number) =>
   Metric.update(Metric.withAttributes(endings, { model: name }), days)

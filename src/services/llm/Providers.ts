@@ -46,6 +46,9 @@ export interface ProviderClient {
   readonly keyDigest: string
   /** Whether the key is a tenant's own. */
   readonly own: boolean
+  /** For what speaks to the vendor without its SDK; the vendor's own URL where none is given. */
+  readonly baseUrl: string | undefined
+  readonly key: Redacted.Redacted<string>
   /** A text of the provider's without the key. */
   readonly scrub: (text: string) => string
   readonly json: (
@@ -238,6 +241,8 @@ const makeClient = (
     provider,
     keyDigest: options.keyDigest,
     own: options.own,
+    baseUrl: options.baseUrl,
+    key,
     scrub,
     json: Effect.fnUntraced(function* (request) {
       const response = yield* send(request)
