@@ -3,6 +3,8 @@ import { Context, Deferred, Effect, Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql"
 import { Redis as RedisClient } from "ioredis"
 import { randomBytes } from "node:crypto"
+import { rmSync } from "node:fs"
+import { join } from "node:path"
 import { inject } from "vitest"
 import { ensureRoles, hardenDatabase, superuserClient } from "../../src/layers/DatabaseRoles.ts"
 import { Announcer, Installation } from "../../src/layers/Installation.ts"
@@ -30,6 +32,8 @@ export class TestDatabase extends Context.Service<
   TestDatabase,
   {
     readonly name: string
+    /** A folder of the file's own. Dropped at the end. */
+    readonly dataDir: string
     readonly appUrl: Redacted.Redacted<string>
     readonly migratorUrl: Redacted.Redacted<string>
     /** A superuser's session in the database. For looking, and for breaking things on purpose. */
@@ -42,7 +46,7 @@ export class TestDatabase extends Context.Service<
   static readonly layer = Layer.effect(
     TestDatabase,
     Effect.gen(function* () {
-      const { postgres, redis } = inject("servers")
+      const { folder, postgres, redis } = inject("servers")
       const name = `aa_test_${randomBytes(6).toString("hex")}`
       const url = (user: string, password: string, database: string) =>
         Redacted.make(
@@ -56,6 +60,10 @@ export class TestDatabase extends Context.Service<
       const superuser = yield* superuserClient(url(postgres.superuser, postgres.password, name))
       yield* hardenDatabase(superuser, name)
 
+      const dataDir = yield* Effect.acquireRelease(
+        Effect.sync(() => join(folder, name)),
+        (dataDir) => Effect.sync(() => rmSync(dataDir, { recursive: true, force: true }))
+      )
       const redisUrl = Redacted.make(
         redis.password === ""
           ? `redis://${redis.host}:${redis.port}/${redisDatabase}`
@@ -67,6 +75,7 @@ export class TestDatabase extends Context.Service<
       )
       return TestDatabase.of({
         name,
+        dataDir,
         appUrl: url("aa_app", Redacted.value(passwords.app), name),
         migratorUrl: url("aa_migrator", Redacted.value(passwords.migrator), name),
         superuser,
@@ -88,7 +97,7 @@ const settingsOf = (env: Readonly<Record<string, string>> = {}) =>
         ENVIRONMENT: "testing",
         HOST: "127.0.0.1",
         PORT: "0",
-        DATA_DIR: `/nonexistent/${database.name}`,
+        DATA_DIR: database.dataDir,
         DATABASE_URL: Redacted.value(database.appUrl),
         DATABASE_ADMIN_URL: Redacted.value(database.migratorUrl),
         REDIS_URL: Redacted.value(database.redisUrl),

@@ -1,6 +1,7 @@
 import { Schema } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { tmpdir } from "node:os"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { TestProject } from "vitest/node"
@@ -9,6 +10,8 @@ const Server = { host: Schema.String, port: Schema.Int, password: Schema.String 
 
 /** The servers of one test run, as plain data: it crosses from vitest's process into its workers. */
 export const TestServers = Schema.Struct({
+  /** For files. It is gone after the run, also when that is killed. */
+  folder: Schema.String,
   postgres: Schema.Struct({ ...Server, superuser: Schema.String }),
   redis: Schema.Struct(Server)
 })
@@ -41,7 +44,7 @@ const given = (): TestServers | undefined => {
     return { host: hostname, port: Number(port), username, password: decodeURIComponent(password) }
   }
   const { username, ...rest } = server(postgres)
-  return { postgres: { ...rest, superuser: username }, redis: server(redis) }
+  return { folder: tmpdir(), postgres: { ...rest, superuser: username }, redis: server(redis) }
 }
 
 /** Vitest's `globalSetup`: one Postgres and one Redis for the run, on ports and in a folder of its own. */

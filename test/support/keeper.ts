@@ -30,8 +30,10 @@ const dataDirectory = Effect.gen(function* () {
 })
 
 const keep = Effect.gen(function* () {
+  const path = yield* Path.Path
+  const dataDir = yield* dataDirectory
   const { postgres, redis } = yield* acquire({
-    dataDir: yield* dataDirectory,
+    dataDir,
     durable: false,
     announce: (line) => Effect.asVoid(say({ _tag: "Announced", line }))
   })
@@ -44,6 +46,7 @@ const keep = Effect.gen(function* () {
   yield* say({
     _tag: "Ready",
     servers: {
+      folder: path.dirname(dataDir),
       postgres: { ...postgres, password: Redacted.value(postgres.password) },
       redis: { ...redis.value, password: Redacted.value(redis.value.password) }
     }

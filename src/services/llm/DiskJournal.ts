@@ -269,7 +269,15 @@ export const DiskJournal = (root: string): Layer.Layer<UsageJournal> =>
             row !== undefined && places.has(opening.id) ? [row] : []
           )
         ),
-        adopt: Effect.map(Clock.currentTimeMillis, adopt)
+        adopt: Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          Effect.suspend(() => {
+            let rows: ReadonlyArray<UsageRow> = []
+            return Effect.map(
+              attempt(() => (rows = adopt(now))),
+              () => rows
+            )
+          })
+        )
       })
     })
   )
