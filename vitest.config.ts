@@ -3,8 +3,8 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    // `npm run test:faults` has these; what they prove of the gateway is in test/services/llm too, with less waiting.
-    exclude: ["test/faults/**", "**/node_modules/**"],
+    // `npm run test:faults` and `npm run test:soak` have these; what they prove is in the suite too, with less waiting.
+    exclude: ["test/faults/**", "test/soak/**", "**/node_modules/**"],
     globalSetup: ["test/support/Servers.ts"],
     // They wait more than they work, also on two cores.
     maxWorkers: 2,

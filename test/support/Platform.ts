@@ -90,26 +90,28 @@ export class TestDatabase extends Context.Service<
 const claimKey = randomBytes(32).toString("base64")
 const masterKey = randomBytes(32).toString("base64")
 
+/** The environment of an instance on the file's database. */
+export const environmentOf = (
+  database: TestDatabase["Service"],
+  env: Readonly<Record<string, string>> = {}
+): Record<string, string> => ({
+  ENVIRONMENT: "testing",
+  HOST: "127.0.0.1",
+  PORT: "0",
+  DATA_DIR: database.dataDir,
+  DATABASE_URL: Redacted.value(database.appUrl),
+  DATABASE_ADMIN_URL: Redacted.value(database.migratorUrl),
+  REDIS_URL: Redacted.value(database.redisUrl),
+  OPERATOR_API_KEY: operatorKey,
+  TOKEN_SIGNING_KEYS: signingKeys,
+  TENANT_CLAIM_KEY: claimKey,
+  SECRETS_MASTER_KEY: masterKey,
+  LOG_LEVEL: "error",
+  ...env
+})
+
 const settingsOf = (env: Readonly<Record<string, string>> = {}) =>
-  Layer.unwrap(
-    Effect.map(TestDatabase, (database) =>
-      Settings.layerFrom({
-        ENVIRONMENT: "testing",
-        HOST: "127.0.0.1",
-        PORT: "0",
-        DATA_DIR: database.dataDir,
-        DATABASE_URL: Redacted.value(database.appUrl),
-        DATABASE_ADMIN_URL: Redacted.value(database.migratorUrl),
-        REDIS_URL: Redacted.value(database.redisUrl),
-        OPERATOR_API_KEY: operatorKey,
-        TOKEN_SIGNING_KEYS: signingKeys,
-        TENANT_CLAIM_KEY: claimKey,
-        SECRETS_MASTER_KEY: masterKey,
-        LOG_LEVEL: "error",
-        ...env
-      })
-    )
-  )
+  Layer.unwrap(Effect.map(TestDatabase, (database) => Settings.layerFrom(environmentOf(database, env))))
 
 const signingKeys = JSON.stringify({
   keys: [

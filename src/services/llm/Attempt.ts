@@ -74,6 +74,9 @@ export const addUsage = (a: TokenUsage, b: TokenUsage): TokenUsage => ({
 
 /** Of UTF-8, for a token: the vendors' tokenizers come to 4 in English and 3 in Chinese; the lower one never says too little. */
 const BYTES_PER_TOKEN = 3
+/** What frames a message, and primes the answer (OpenAI's cookbook, "How to count tokens with tiktoken"). */
+const TOKENS_PER_MESSAGE = 4
+const TOKENS_PER_REQUEST = 3
 /** What a vendor counts for an image of middling size. */
 const TOKENS_PER_IMAGE = 1_000
 
@@ -94,7 +97,8 @@ export const estimateInput = (conversation: Conversation): number => {
       else bytes += bytesOf(part.text)
     }
   }
-  return tokensOf(bytes) + images * TOKENS_PER_IMAGE
+  const messages = conversation.system.length + conversation.turns.length
+  return tokensOf(bytes) + images * TOKENS_PER_IMAGE + messages * TOKENS_PER_MESSAGE + TOKENS_PER_REQUEST
 }
 
 /**

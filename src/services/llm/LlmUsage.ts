@@ -48,8 +48,11 @@ export interface OpenAttempt {
 
 /** No such role or schema: the tenant was deleted. */
 const GONE = new Set(["22023", "42704", "3F000"])
-/** No such table or column: the tenant has not been migrated yet. */
-const NOT_YET = new Set(["42P01", "42703"])
+/**
+ * A value that no table takes, by the SQLSTATE's class: data exception, integrity constraint, program limit. Whatever else it is
+ * (no right, no such column yet), somebody will mend it.
+ */
+const NEVER = /^(?:22|23|54)/
 
 const decodeTenant = Schema.decodeUnknownEffect(Schema.Struct({ id: TenantId, schema: SchemaName }))
 
@@ -121,7 +124,6 @@ export class LlmUsage extends Context.Service<
         const [row, ...others] = rows
         if (row === undefined) return Effect.succeed([])
         const state = sqlStateOf(error) ?? ""
-        if (NOT_YET.has(state)) return Effect.succeed(rows)
         if (GONE.has(state)) {
           return Effect.logWarning("Rows of llm_usage are dropped: their tenant is gone").pipe(
             Effect.annotateLogs({ tenant_id: tenant.id, rows: rows.length }),
@@ -130,6 +132,7 @@ export class LlmUsage extends Context.Service<
             Effect.as([])
           )
         }
+        if (!NEVER.test(state)) return Effect.succeed(rows)
         if (others.length === 0) {
           return Effect.logError(`A row of llm_usage is put aside: ${sqlMessageOf(error)}`).pipe(
             Effect.annotateLogs({ tenant_id: tenant.id, id: row.id }),
