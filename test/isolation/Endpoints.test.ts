@@ -149,6 +149,7 @@ const cases: Readonly<Record<string, ReadonlyArray<Case>>> = {
       own: { method: "POST", path: "/api/v1/llm/completion/stream", body: { ...named, messages: [greeting] } }
     }
   ],
+  "llm.usage": [{ own: { method: "GET", path: "/api/v1/llm/usage?group_by=key" } }],
   "openai.chat": [
     { own: { method: "POST", path: "/v1/chat/completions", body: { ...named, messages: [greeting] } } }
   ],
