@@ -5,6 +5,7 @@ import apiKeyLife from "./tenant/0005_api_key_life.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
 import sessions from "./tenant/0004_sessions.ts"
+import llmBudgets from "./tenant/0010_llm_budgets.ts"
 import llmUsageAudio from "./tenant/0009_llm_usage_audio.ts"
 import llmUsage from "./tenant/0008_llm_usage.ts"
 import records from "./tenant/0002_records.ts"
@@ -20,5 +21,6 @@ export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 6, name: "idempotency", up: idempotency },
   { id: 7, name: "secrets", up: secrets },
   { id: 8, name: "llm_usage", up: llmUsage },
-  { id: 9, name: "llm_usage_audio", up: llmUsageAudio }
+  { id: 9, name: "llm_usage_audio", up: llmUsageAudio },
+  { id: 10, name: "llm_budgets", up: llmBudgets }
 ]

@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { LlmBudgets } from "../services/llm/LlmBudgets.ts"
 import { usageReport } from "../services/llm/UsageReports.ts"
 import { Api } from "./Api.ts"
 import { makeAnswerCall } from "./LlmAnswer.ts"
@@ -9,10 +10,11 @@ export const LlmHandlers = HttpApiBuilder.group(
   "llm",
   Effect.fn(function* (handlers) {
     const answerCall = yield* makeAnswerCall
+    const budgets = yield* LlmBudgets
     return handlers.handleAll({
       complete: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: false }),
       stream: ({ payload: { resume, ...body } }) => answerCall("native", body, { resume, stream: true }),
-      usage: ({ query: { from, group_by, to } }) => usageReport({ from, to, groupBy: group_by })
+      usage: ({ query: { from, group_by, to } }) => usageReport(budgets, { from, to, groupBy: group_by })
     })
   })
 )

@@ -8,6 +8,7 @@ import type { Tenant } from "../domain/Tenant.ts"
 import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
+import { LlmBudgets } from "../services/llm/LlmBudgets.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Providers } from "../services/llm/Providers.ts"
 import { PromptGuard } from "../services/PromptGuard.ts"
@@ -40,6 +41,7 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
         AuditLog,
         LlmGateway,
         LlmUsage,
+        LlmBudgets,
         PromptGuard,
         Providers
       )(
@@ -51,6 +53,7 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
           | AuditLog
           | LlmGateway
           | LlmUsage
+          | LlmBudgets
           | PromptGuard
           | Providers
         >()

@@ -13,6 +13,7 @@ import { KeyRing } from "../services/KeyRing.ts"
 import { MasterKey } from "../services/MasterKey.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
 import { DiskJournal } from "../services/llm/DiskJournal.ts"
+import { LlmBudgets } from "../services/llm/LlmBudgets.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Realtime } from "../services/llm/Realtime.ts"
 import { RealtimeMeter } from "../services/llm/RealtimeMeter.ts"
@@ -139,6 +140,7 @@ const LlmLayer = Layer.unwrap(
       Realtime.layer.pipe(
         Layer.provide(RealtimeMeter.layer),
         Layer.provideMerge(LlmUsage.layer),
+        Layer.provideMerge(LlmBudgets.layer),
         Layer.provide(DiskJournal(join(settings.dataDir, "llm-journal")))
       ),
       PromptGuard.layer.pipe(Layer.provide(MasterKeyLayer)),

@@ -1,4 +1,4 @@
-import { Array as Arr, Context, Effect, Layer, Option, Result } from "effect"
+import { Array as Arr, Clock, Context, Effect, Layer, Option, Result } from "effect"
 import type { Duration, Scope, Stream } from "effect"
 import { hash } from "node:crypto"
 import type { Dialect, GuardVerdict, ModelRef, Provider, ProviderRefused, TokenUsage } from "../domain/Llm.ts"
@@ -10,6 +10,8 @@ import {
   modelName,
   resolveModel
 } from "../domain/ModelGroups.ts"
+import { costBound, inputBound, UNBOUNDED_OUTPUT } from "../domain/CostBound.ts"
+import { moneyOf } from "../domain/Money.ts"
 import { costOf, priceOf } from "../domain/Prices.ts"
 import {
   Forbidden,
@@ -33,6 +35,7 @@ import { countAt, numberAt, objectAt, stringAt } from "./llm/JsonAt.ts"
 import { refersToKept } from "./llm/KeptByProvider.ts"
 import { asksForUsage, dialectOf, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
+import { LlmBudgets, monthOf } from "./llm/LlmBudgets.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
 import type { RealtimeGrant } from "./llm/Realtime.ts"
 import { Providers } from "./llm/Providers.ts"
@@ -119,7 +122,15 @@ export class TenantLlm extends Context.Service<
   static readonly make: Effect.Effect<
     TenantLlm["Service"],
     never,
-    TenantContext | TenantDb | TenantSecrets | LlmGateway | Providers | PromptGuard | LlmUsage | AuditLog
+    | TenantContext
+    | TenantDb
+    | TenantSecrets
+    | LlmGateway
+    | Providers
+    | PromptGuard
+    | LlmUsage
+    | LlmBudgets
+    | AuditLog
   > = Effect.gen(function* () {
     const parts: Parts = {
       tenant: yield* TenantContext,
@@ -129,6 +140,7 @@ export class TenantLlm extends Context.Service<
       providers: yield* Providers,
       guard: yield* PromptGuard,
       usage: yield* LlmUsage,
+      budgets: yield* LlmBudgets,
       audit: yield* AuditLog
     }
     return TenantLlm.of({
@@ -152,6 +164,7 @@ interface Parts {
   readonly providers: Providers["Service"]
   readonly guard: PromptGuard["Service"]
   readonly usage: LlmUsage["Service"]
+  readonly budgets: LlmBudgets["Service"]
   readonly audit: AuditLog["Service"]
 }
 
@@ -176,16 +189,16 @@ const modelsFor = (
   dialect: Dialect,
   able: { readonly can: (ref: ModelRef) => boolean; readonly otherwise: InvalidRequest }
 ): Result.Result<ReadonlyArray<ModelRef>, Forbidden | InvalidRequest> => {
-  const { group, models } = resolveModel(asked, dialect, settings["llm.groups"])
+  const { models } = resolveModel(asked, dialect, settings["llm.groups"])
   const fit = models.filter(able.can)
   if (fit.length === 0) return Result.fail(able.otherwise)
   const allowed = fit.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
   if (allowed.length === 0) return Result.fail(new Forbidden({ detail: "The tenant may not use this model" }))
-  const unpriced = allowed.find((ref) => priceOf(ref, settings["llm.prices"]) === undefined)
-  if (!group && unpriced !== undefined && settings["llm.monthly_budget_usd"] !== undefined) {
-    return Result.fail(invalid("model", "A model without a price can't be held to the tenant's budget"))
-  }
-  return Result.succeed(allowed)
+  if (settings["llm.monthly_budget_usd"] === undefined) return Result.succeed(allowed)
+  const priced = allowed.filter((ref) => priceOf(ref, settings["llm.prices"]) !== undefined)
+  return priced.length > 0
+    ? Result.succeed(priced)
+    : Result.fail(invalid("model", "A model without a price can't be held to the tenant's budget"))
 }
 
 /** Any model, unless the request has what only its own dialect can say: to leave that out unsaid would be another request. */
@@ -270,22 +283,59 @@ const metadataOf = (body: JsonObject): JsonObject => {
   return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
 }
 
-/** An attempt in the tenant's books. */
-const openIn = (parts: Parts, body: JsonObject) =>
-  Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
+/**
+ * An attempt in the tenant's books, and held against its budget: at the most that it can cost.
+ */
+const openIn = (parts: Parts, body: JsonObject, maxOutput: number) => {
+  const input = Effect.cached(Effect.sync(() => inputBound(body)))
+  return Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
     const { principal, requestId, schema, settings, tenantId } = parts.tenant
-    const { close, reach } = yield* parts.usage.open({
-      ...known,
-      provider: ref.provider,
-      model: ref.model,
-      tenant: { id: tenantId, schema },
-      requestId: requestId === "" ? null : requestId,
-      keyId: principal._tag === "ApiKey" ? principal.keyId : null,
-      metadata: metadataOf(body),
-      price: priceOf(ref, settings["llm.prices"]) ?? null
-    })
+    const tenant = { id: tenantId, schema }
+    const price = priceOf(ref, settings["llm.prices"])
+    const limit = settings["llm.monthly_budget_usd"]
+    const now = yield* Clock.currentTimeMillis
+    const reservation =
+      // To have tokens counted costs nothing.
+      limit === undefined || price === undefined || known.operation === "count_tokens"
+        ? undefined
+        : yield* parts.budgets.reserve(
+            tenant,
+            monthOf(now),
+            moneyOf(limit),
+            costBound(price, yield* yield* input, maxOutput)
+          )
+    const { close, reach } = yield* parts.usage.open(
+      {
+        ...known,
+        provider: ref.provider,
+        model: ref.model,
+        tenant,
+        requestId: requestId === "" ? null : requestId,
+        keyId: principal._tag === "ApiKey" ? principal.keyId : null,
+        metadata: metadataOf(body),
+        price: price ?? null,
+        ...(reservation === undefined ? undefined : { lease: parts.budgets.instance })
+      },
+      reservation
+    )
     return { reach, close }
   })
+}
+
+/** The body's own limit of its answer, whichever dialect says it, for all choices together. */
+const maxOutputOf = (body: JsonObject): number | undefined => {
+  const most = ["max_completion_tokens", "max_output_tokens", "max_tokens"].flatMap(
+    (name) => numberAt(body, name) ?? []
+  )
+  return most.length === 0 ? undefined : Math.max(...most) * Math.max(1, numberAt(body, "n") ?? 1)
+}
+
+const limitNames: Readonly<Record<Dialect, string>> = {
+  native: "max_tokens",
+  "openai-chat": "max_completion_tokens",
+  "openai-responses": "max_output_tokens",
+  "anthropic-messages": "max_tokens"
+}
 
 /** What the verdict of an answer says that held its tenant's canary. */
 const LEAK = "leak_detected"
@@ -313,8 +363,14 @@ const markedWith = (
 /** From the caller's words to the gateway's: who is asked, with which keys, and whether it may be. */
 const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const { audit, db, guard, tenant } = parts
-  const { body, dialect } = call
+  const { dialect } = call
   const { settings } = tenant
+  const hasBudget = settings["llm.monthly_budget_usd"] !== undefined
+  // A budget is held against the most that an answer can be: where the caller set no limit, this is one.
+  const body =
+    hasBudget && maxOutputOf(call.body) === undefined
+      ? { ...call.body, [limitNames[dialect]]: UNBOUNDED_OUTPUT }
+      : call.body
   const asked = yield* Effect.fromResult(askedFor(body, dialect))
   const conversation = yield* Effect.fromResult(codecOf[dialect].decodeRequest(body))
   const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, speakersOf(conversation, dialect)))
@@ -370,7 +426,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     resume: call.resume,
     requestId: tenant.requestId,
     identify: identifyIn(parts),
-    open: openIn(parts, body),
+    open: openIn(parts, body, maxOutputOf(body) ?? 0),
     costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
     summary: ({ leaked, ...known }) => ({
       ...known,
@@ -408,7 +464,7 @@ const plain = Effect.fnUntraced(function* (
     candidates: yield* candidatesFor(parts, models, () => true),
     deadline: undefined,
     circuit: parts.tenant.tenantId,
-    open: openIn(parts, call.body),
+    open: openIn(parts, call.body, 0),
     estimatedInput: Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
   })
   return { ...answer, guard: unflagged }

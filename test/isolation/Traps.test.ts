@@ -11,6 +11,7 @@ import { TenantScopeLayer } from "../../src/http/TenantScopeLayer.ts"
 import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
 import { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import { LlmBudgets } from "../../src/services/llm/LlmBudgets.ts"
 import { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
 import { Providers } from "../../src/services/llm/Providers.ts"
 import { PromptGuard } from "../../src/services/PromptGuard.ts"
@@ -263,6 +264,7 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           | AuditLog
           | LlmGateway
           | LlmUsage
+          | LlmBudgets
           | PromptGuard
           | Providers
         >()
@@ -284,6 +286,7 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
                 AuditLog,
                 LlmGateway,
                 LlmUsage,
+                LlmBudgets,
                 PromptGuard,
                 Providers
               )(platform)

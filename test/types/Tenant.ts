@@ -17,6 +17,7 @@ import { ApiKeys } from "../../src/services/ApiKeys.ts"
 import type { AuditLog } from "../../src/services/AuditLog.ts"
 import type { EventReader } from "../../src/services/EventReader.ts"
 import type { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
+import type { LlmBudgets } from "../../src/services/llm/LlmBudgets.ts"
 import type { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
 import type { Providers } from "../../src/services/llm/Providers.ts"
 import type { PromptGuard } from "../../src/services/PromptGuard.ts"
@@ -44,6 +45,7 @@ type AtBoot =
   | AuditLog
   | LlmGateway
   | LlmUsage
+  | LlmBudgets
   | PromptGuard
   | Providers
   | Users

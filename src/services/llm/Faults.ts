@@ -1,9 +1,11 @@
 import { Data } from "effect"
+import type { BudgetExceeded, DependencyUnavailable } from "../../domain/Problems.ts"
 
 /**
  * How an attempt at a provider went wrong: `Status` an answer that is an error, `InBand` an error inside of a stream,
  * `Silent` nothing (or no token) until its time was up, `Stalled` no more of it, `Cut` an end in the middle, `Malformed`
- * what nobody can read, `CircuitOpen` not asked since it failed so often, `TimeUp` not asked since the caller's time is up.
+ * what nobody can read, `CircuitOpen` not asked since it failed so often, `TimeUp` not asked since the caller's time is up,
+ * `Unaffordable` not asked since nobody pays for it.
  */
 export type FaultKind =
   | "Status"
@@ -15,6 +17,10 @@ export type FaultKind =
   | "Malformed"
   | "CircuitOpen"
   | "TimeUp"
+  | "Unaffordable"
+
+/** Why an attempt was not paid for, and so not made. */
+export type Unpaid = BudgetExceeded | DependencyUnavailable
 
 /**
  * An attempt that failed. Plain values only: an error of an SDK holds requests, headers with keys, and sockets, which a
@@ -32,13 +38,18 @@ export class ProviderFault extends Data.TaggedError("ProviderFault")<{
   /** The provider's `x-should-retry: false`. */
   readonly final: boolean
   readonly requestId: string | null
+  /** Of `Unaffordable`. */
+  readonly unpaid?: Unpaid
 }> {}
 
 export const faultOf = (
   kind: FaultKind,
   message: string,
   known: Partial<
-    Pick<ProviderFault, "status" | "type" | "code" | "param" | "retryAfterMillis" | "final" | "requestId">
+    Pick<
+      ProviderFault,
+      "status" | "type" | "code" | "param" | "retryAfterMillis" | "final" | "requestId" | "unpaid"
+    >
   > = {}
 ): ProviderFault =>
   new ProviderFault({
@@ -123,7 +134,7 @@ export const faultTable: ReadonlyArray<Row> = [
   { name: "no connection, or one that ended early", kinds: ["Connection", "Cut"], remedy: "Retry" },
   { name: "nothing until the time was up", kinds: ["Silent", "Stalled"], remedy: "Next" },
   { name: "an answer that nobody can read", kinds: ["Malformed"], remedy: "Next" },
-  { name: "not asked at all", kinds: ["CircuitOpen", "TimeUp"], remedy: "Next" }
+  { name: "not asked at all", kinds: ["CircuitOpen", "TimeUp", "Unaffordable"], remedy: "Next" }
 ]
 
 const fits = (row: Row, fault: ProviderFault): boolean => {
@@ -157,6 +168,7 @@ const words: Readonly<Record<Exclude<FaultKind, "Status" | "InBand">, string>> =
   Cut: "the stream broke off",
   Malformed: "an answer that cannot be read",
   CircuitOpen: "not asked, since it failed too often",
+  Unaffordable: "could not be paid for",
   TimeUp: "not asked, since the time is up"
 }
 

@@ -33,7 +33,7 @@ import type {
 } from "./Codec.ts"
 import { codecOf } from "./Codecs.ts"
 import { describeFault, faultOf, isCallersOwn, isUnwell, remedyOf } from "./Faults.ts"
-import type { ProviderFault } from "./Faults.ts"
+import type { ProviderFault, Unpaid } from "./Faults.ts"
 import { makeContinuation } from "./Continuation.ts"
 import { jsonAt } from "./JsonAt.ts"
 import { countAlarm, setModelEnd } from "./LlmMetrics.ts"
@@ -89,7 +89,7 @@ export interface Ask {
   /** Adds who is asking, under a name that tells the provider nothing. */
   readonly identify: (body: JsonObject, dialect: Dialect, client: ProviderClient) => JsonObject
   /** Puts an attempt into the books, before its provider is called. */
-  readonly open: (opening: AttemptOpening) => Effect.Effect<AttemptEntry>
+  readonly open: (opening: AttemptOpening) => Effect.Effect<AttemptEntry, Unpaid>
 }
 
 /** Watches an answer for something that was put into its question. */
@@ -136,7 +136,7 @@ interface Head {
   readonly headers: Readonly<Record<string, string>>
 }
 
-type GatewayFailure = ProviderUnavailable | ProviderRefused
+type GatewayFailure = ProviderUnavailable | ProviderRefused | Unpaid
 
 /** The dialect to speak with a provider: the caller's own where it understands that. */
 export const dialectOf = (ref: ModelRef, caller: Dialect): Dialect =>
@@ -412,12 +412,13 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
       const stepOf = (candidate: Candidate) => ({ provide: Context.make(CurrentCandidate, candidate) })
       const [first, ...others] = candidates
       return Effect.withExecutionPlan(step, ExecutionPlan.make(stepOf(first), ...others.map(stepOf))).pipe(
-        Effect.catch(() =>
-          Effect.fail(
+        Effect.mapError(
+          () =>
+            // One that could not be paid for might have answered.
+            failures.find(([, { unpaid }]) => unpaid !== undefined)?.[1].unpaid ??
             new ProviderUnavailable({
               detail: failures.map(([ref, fault]) => `${modelName(ref)}: ${describeFault(fault)}`).join("; ")
             })
-          )
         ),
         Effect.flatMap((settled): Effect.Effect<A, GatewayFailure> =>
           settled._tag === "Answered"
@@ -451,7 +452,10 @@ const make = Effect.fnUntraced(function* (timeouts: GatewayTimeouts) {
     const outer = yield* Effect.scope
     return yield* Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
-        const attempt = new Attempt(opening, yield* call.open(opening), now)
+        const entry = yield* Effect.mapError(call.open(opening), (unpaid) =>
+          faultOf("Unaffordable", unpaid.detail ?? "Nobody pays for it", { unpaid })
+        )
+        const attempt = new Attempt(opening, entry, now)
         const scope = yield* Scope.fork(outer)
         yield* Scope.addFinalizer(scope, attempt.close("cancelled"))
         return yield* restore(

@@ -2,12 +2,15 @@ import { PgTypes } from "@effect/sql-pg"
 import { Clock, Context, Duration, Effect, Layer, Metric, Schema, Semaphore } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { SqlError } from "effect/sql"
+import { moneyOf } from "../../domain/Money.ts"
 import { costOf } from "../../domain/Prices.ts"
 import { SchemaName, TenantId } from "../../domain/Tenant.ts"
 import type { TenantRef } from "../../domain/Tenant.ts"
 import { sqlMessageOf, sqlStateOf } from "../DbErrors.ts"
 import { tenantDb } from "../TenantDb.ts"
 import { TenantPool } from "../TenantPool.ts"
+import { monthOf } from "./LlmBudgets.ts"
+import type { Reservation } from "./LlmBudgets.ts"
 import { UsageJournal } from "./UsageJournal.ts"
 import type { Closing, Opening, UsageRow } from "./UsageEntry.ts"
 
@@ -65,7 +68,11 @@ const decodeTenant = Schema.decodeUnknownEffect(Schema.Struct({ id: TenantId, sc
 export class LlmUsage extends Context.Service<
   LlmUsage,
   {
-    readonly open: (opening: Omit<Opening, "id" | "openedAt">) => Effect.Effect<OpenAttempt>
+    /** `reservation` is what the attempt is paid from, where its tenant has a budget: settled with it, and told when it is written. */
+    readonly open: (
+      opening: Omit<Opening, "id" | "openedAt">,
+      reservation?: Reservation
+    ) => Effect.Effect<OpenAttempt>
     /** Returns when all that was closed until now is in the database, or the database away. */
     readonly flush: Effect.Effect<void>
   }
@@ -76,6 +83,8 @@ export class LlmUsage extends Context.Service<
       const pool = yield* TenantPool
       const random = yield* SecureRandom.SecureRandom
       const journal = yield* UsageJournal
+      /** Of attempts whose row is not written yet. */
+      const reservations = new Map<string, Reservation>()
       let waiting: Array<UsageRow> = []
       /** Rows wait in the journal alone. */
       let isOverfull = false
@@ -83,7 +92,15 @@ export class LlmUsage extends Context.Service<
 
       const insert = (tenant: TenantRef, rows: ReadonlyArray<UsageRow>) =>
         tenantDb(pool, tenant).query(
-          (sql, table) => sql`INSERT INTO ${table("llm_usage")} (
+          (sql, table) => sql`WITH told AS (
+            SELECT * FROM jsonb_to_recordset(${PgTypes.jsonb(rows.map(toRecord))}) AS r(
+              id uuid, opened_at float8, request_id uuid, key_id uuid, operation text, asked text, provider text, model text,
+              status text, fault text, http_status integer, input bigint, cached_read bigint, cached_write bigint,
+              output bigint, reasoning bigint, audio_input bigint, audio_cached bigint, audio_output bigint,
+              estimated boolean, cost text, latency integer, first_token integer, provider_request_id text,
+              retry integer, streamed boolean, resumed boolean, own_key boolean, metadata jsonb, month date, lease uuid
+            )
+          ), new AS (INSERT INTO ${table("llm_usage")} (
             id, created_at, request_id, key_id, operation, asked, provider, model, status, fault, http_status,
             input_tokens, cached_read_tokens, cached_write_tokens, output_tokens, reasoning_tokens,
             audio_input_tokens, audio_cached_tokens, audio_output_tokens, estimated,
@@ -92,16 +109,25 @@ export class LlmUsage extends Context.Service<
             id, to_timestamp(opened_at / 1000.0), request_id, key_id, operation, asked, provider, model, status, fault,
             http_status, input, cached_read, cached_write, output, reasoning, audio_input, audio_cached, audio_output,
             estimated, cost::numeric, latency, first_token, provider_request_id, retry, streamed, resumed, own_key, metadata
-          FROM jsonb_to_recordset(${PgTypes.jsonb(rows.map(toRecord))}) AS r(
-            id uuid, opened_at float8, request_id uuid, key_id uuid, operation text, asked text, provider text, model text,
-            status text, fault text, http_status integer, input bigint, cached_read bigint, cached_write bigint,
-            output bigint, reasoning bigint, audio_input bigint, audio_cached bigint, audio_output bigint,
-            estimated boolean, cost text, latency integer, first_token integer, provider_request_id text,
-            retry integer, streamed boolean, resumed boolean, own_key boolean, metadata jsonb
-          ) ON CONFLICT (id) DO NOTHING`
+          FROM told ON CONFLICT (id) DO NOTHING RETURNING id
+          ), costs AS (
+            SELECT month, lease, coalesce(sum(cost::numeric), 0) AS cost FROM told JOIN new USING (id) GROUP BY month, lease
+          ), months AS (
+            INSERT INTO ${table("llm_months")} AS m (month, spent_usd)
+            SELECT month, sum(cost) FROM costs GROUP BY month ORDER BY month
+            ON CONFLICT (month) DO UPDATE SET spent_usd = m.spent_usd + excluded.spent_usd RETURNING month
+          ) UPDATE ${table("llm_leases")} l SET amount_usd = l.amount_usd - c.cost
+            FROM costs c JOIN months USING (month) WHERE l.month = c.month AND l.instance = c.lease`
         )
 
-      const settle = (rows: ReadonlyArray<UsageRow>) => journal.settle(rows.map(({ id }) => id))
+      const settle = (rows: ReadonlyArray<UsageRow>) =>
+        Effect.suspend(() => {
+          for (const { id } of rows) {
+            reservations.get(id)?.written()
+            reservations.delete(id)
+          }
+          return journal.settle(rows.map(({ id }) => id))
+        })
 
       /** Returns the rows that have to wait. What is wrong with one of them holds up none of the others. */
       const write = (
@@ -225,7 +251,7 @@ export class LlmUsage extends Context.Service<
 
       return LlmUsage.of({
         flush: takeTurn,
-        open: Effect.fnUntraced(function* (known) {
+        open: Effect.fnUntraced(function* (known, reservation) {
           const opening: Opening = {
             ...known,
             id: yield* random.uuidV7(),
@@ -233,11 +259,13 @@ export class LlmUsage extends Context.Service<
           }
           const { id } = opening
           yield* journal.open(opening)
+          if (reservation !== undefined) reservations.set(id, reservation)
           return {
             id,
             reach: (tokens) => journal.reach(id, tokens),
             close: (closing) => {
               const whole = { ...closing, cost: costOf(closing.usage, opening.price ?? undefined) }
+              reservation?.settle(whole.cost === null ? 0n : moneyOf(whole.cost))
               return Effect.map(journal.close(id, whole), () => add({ ...opening, ...whole }))
             }
           }
@@ -276,5 +304,7 @@ const toRecord = (row: UsageRow) => ({
   streamed: row.streamed,
   resumed: row.resumed,
   own_key: row.ownKey,
-  metadata: row.metadata
+  metadata: row.metadata,
+  month: monthOf(row.openedAt),
+  lease: row.lease ?? null
 })

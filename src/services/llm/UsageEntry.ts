@@ -35,6 +35,8 @@ export const Opening = Schema.Struct({
   estimatedInput: Schema.Finite,
   /** Tokens of output that may be delivered before more is told. */
   reached: Schema.Finite,
+  /** The instance whose lease of the budget it is paid from, where there is one. */
+  lease: Schema.optionalKey(Schema.String),
   /** In force when the attempt was opened; `null` for a model without one. */
   price: Schema.NullOr(Price)
 })

@@ -6,6 +6,8 @@ import type { DependencyUnavailable } from "../../domain/Problems.ts"
 import { orUnavailable } from "../DbErrors.ts"
 import { TenantContext } from "../TenantContext.ts"
 import { TenantDb } from "../TenantDb.ts"
+import { monthOf } from "./LlmBudgets.ts"
+import type { LlmBudgets } from "./LlmBudgets.ts"
 
 /** A report over more would read the whole table. */
 const LONGEST = Duration.days(400)
@@ -22,7 +24,6 @@ const Row = Schema.Struct({
   cost_usd: Schema.String
 })
 const decodeRows = Schema.decodeUnknownEffect(Schema.Array(Row))
-const decodeSpent = Schema.decodeUnknownEffect(Schema.Tuple([Schema.Struct({ spent: Schema.String })]))
 
 const noFigures = {
   requests: 0,
@@ -57,10 +58,11 @@ const spanOf = Effect.fnUntraced(function* ({ from, to }: UsageQuery) {
  * What a tenant's LLM calls used, from its own `llm_usage`. Rows are written some 100 ms after a call.
  */
 export const usageReport: (
+  budgets: LlmBudgets["Service"],
   query: UsageQuery
 ) => Effect.Effect<UsageReport, InvalidRequest | DependencyUnavailable, TenantDb | TenantContext> = Effect.fn(
   "usageReport"
-)(function* (query) {
+)(function* (budgets, query) {
   const { settings } = yield* TenantContext
   const db = yield* TenantDb
   const { from, to } = yield* spanOf(query)
@@ -97,6 +99,7 @@ export const usageReport: (
     ...noFigures
   }
   const monthly = settings["llm.monthly_budget_usd"]
+  const budget = monthly === undefined ? null : { monthly_usd: monthly, ...(yield* standing(budgets)) }
   return new UsageReport({
     from,
     to,
@@ -104,25 +107,17 @@ export const usageReport: (
       isTotal || group === null ? [] : [{ group, ...figures }]
     ),
     total,
-    budget:
-      monthly === undefined
-        ? null
-        : { monthly_usd: monthly, spent_usd: yield* spentThisMonth, reserved_usd: "0" }
+    budget
   })
 })
 
-/** What the month's attempts came to so far, in USD. */
-const spentThisMonth = Effect.gen(function* () {
-  const db = yield* TenantDb
-  const rows = yield* db
-    .query(
-      (
-        sql,
-        table
-      ) => sql`SELECT trim_scale(coalesce(sum(cost_usd), 0))::text AS spent FROM ${table("llm_usage")}
-        WHERE created_at >= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'`
-    )
-    .pipe(orUnavailable)
-  const [{ spent }] = yield* Effect.orDie(decodeSpent(rows))
-  return spent
+/** How the month's budget stands. */
+const standing = Effect.fnUntraced(function* (budgets: LlmBudgets["Service"]) {
+  const { schema, tenantId } = yield* TenantContext
+  const now = yield* DateTime.now
+  const { reserved, spent } = yield* budgets.standing(
+    { id: tenantId, schema },
+    monthOf(now.epochMilliseconds)
+  )
+  return { spent_usd: spent, reserved_usd: reserved }
 })

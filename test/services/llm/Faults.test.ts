@@ -97,7 +97,8 @@ describe("the table of faults", () => {
     Stalled: "Next",
     Malformed: "Next",
     CircuitOpen: "Next",
-    TimeUp: "Next"
+    TimeUp: "Next",
+    Unaffordable: "Next"
   }
   it("has a row for whatever has no status", () => {
     for (const [kind, remedy] of Object.entries(kinds)) {
