@@ -188,8 +188,13 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
       yield* expect(400, "InvalidRequest", "?model=elsewhere", own)
       yield* expect(400, "InvalidRequest", "", own)
 
-      const spent = yield* tenantWith({ "llm.monthly_budget_usd": "0" })
-      yield* expect(402, "BudgetExceeded", "?model=in-force", bearer(spent.apiKey))
+      const spent = yield* tenantWith({
+        "llm.prices": { "openai/rt": { input: "1", output: "1" } },
+        "llm.monthly_budget_usd": "0"
+      })
+      yield* expect(402, "BudgetExceeded", "?model=openai/rt", bearer(spent.apiKey))
+      // Nobody could say what it costs.
+      yield* expect(400, "InvalidRequest", "?model=openai/rt-other", bearer(spent.apiKey))
 
       const bare = yield* startServer({})
       yield* expect(503, "ProviderNotConfigured", "?model=openai/rt", own, bare.url)

@@ -294,7 +294,11 @@ export class LlmBudgets extends Context.Service<
           const { leased, spent } = yield* tenantDb(pool, tenant)
             .transaction((sql, table) => standingOf(sql, table, month))
             .pipe(orUnavailable)
-          return { spent, reserved: leased }
+          // What this instance holds for calls to come is nobody's: it would be given back for the asking.
+          const purse = purses.get(keyOf(tenant, month))
+          const free = purse === undefined ? 0n : freeOf(purse)
+          const held = moneyOf(leased) - (free > 0n ? free : 0n)
+          return { spent, reserved: usdOf(held > 0n ? held : 0n) }
         })
       })
     })
