@@ -42,6 +42,13 @@ export const sqlStateOf = (error: SqlError.SqlError): string | undefined => {
     : undefined
 }
 
+/**
+ * Postgres would not let this session take on a role. With the membership granted, it is the session that is wrong: it
+ * makes a list of its memberships when it first needs one after a change to any, and a grant that is committed while
+ * it makes that list is missing from it until the next change (`roles_is_member_of` in acl.c, all versions to date).
+ */
+export const isRoleRefused = (error: SqlError.SqlError): boolean => sqlStateOf(error) === "42501"
+
 /** What Postgres said, or the system below it: the driver's own words are the same for every failed query. */
 export const sqlMessageOf = (error: SqlError.SqlError): string => {
   const cause: unknown = error.reason.cause

@@ -1,11 +1,11 @@
 import { PgProtocol, PgTypes } from "@effect/sql-pg"
-import { Effect, Predicate, Result } from "effect"
+import { Data, Effect, Predicate, Result } from "effect"
 import { SqlError } from "effect/sql"
 import { Buffer } from "node:buffer"
 import type { NonSharedBuffer } from "node:buffer"
 import { connect } from "node:net"
 import type { Socket } from "node:net"
-import { sqlErrorOf } from "./DbErrors.ts"
+import { isRoleRefused, sqlErrorOf } from "./DbErrors.ts"
 
 /** Statements kept prepared per connection: names are qualified by schema, so each tenant has its own. */
 const PREPARED_STATEMENTS = 500
@@ -29,15 +29,22 @@ interface Description {
 
 type Row = Record<string, unknown>
 
+/** This session may not take on the role that the entrance names (see `isRoleRefused`); the statement did not run. */
+export class EntranceRefused extends Data.TaggedError("EntranceRefused")<{
+  readonly cause: SqlError.SqlError
+}> {}
+
+type Answer = Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError | EntranceRefused>
+
 /** A round trip on its way. */
 interface RoundTrip {
   readonly prepared: ReadonlyArray<Prepared>
   readonly rows: Array<Row>
   /** Which of the statements Postgres answers at the moment. */
   at: number
-  failure: SqlError.SqlError | undefined
+  failure: SqlError.SqlError | EntranceRefused | undefined
   stale: boolean
-  readonly end: (result: Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>) => void
+  readonly end: (result: Answer) => void
 }
 
 const encodeBind = PgProtocol.makeBindEncoder(PgTypes.writeParameter, PgTypes.isTextFormat)
@@ -130,14 +137,14 @@ export class Pipeline {
   run(
     entrance: readonly [text: string, values: ReadonlyArray<string>],
     statement: readonly [text: string, values: ReadonlyArray<unknown>]
-  ): Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError> | undefined {
+  ): Answer | undefined {
     const parameters = parametersOf(statement[1])
     if (parameters === undefined) return undefined
     const steps = [
       { text: entrance[0], parameters: entrance[1].map(untyped) },
       { text: statement[0], parameters }
     ]
-    const attempt = (again: boolean): Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError> =>
+    const attempt = (again: boolean): Answer =>
       Effect.callback((resume) => {
         if (this.#current !== undefined || !this.isOpen) {
           return resume(Effect.fail(connectionLost("The connection is not free")))
@@ -202,7 +209,7 @@ export class Pipeline {
     this.#socket.on("data", this.#onData)
   }
 
-  #release(result: Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>) {
+  #release(result: Answer) {
     const trip = this.#current
     if (trip === undefined) return
     this.#current = undefined
@@ -260,10 +267,13 @@ export class Pipeline {
       case "EmptyQueryResponse":
         trip.at++
         return
-      case "ErrorResponse":
-        trip.failure ??= sqlErrorOf(message.fields)
+      case "ErrorResponse": {
+        const failure = sqlErrorOf(message.fields)
+        trip.failure ??=
+          trip.at === 0 && isRoleRefused(failure) ? new EntranceRefused({ cause: failure }) : failure
         trip.stale = STALE.has(message.fields.code ?? "") && prepared?.parsed === true
         return
+      }
       case "ReadyForQuery":
         // Anything but idle: the statement has opened a transaction of its own, which nobody may meet.
         if (message.status !== "I") return this.#fail(connectionLost("A transaction was left open"))

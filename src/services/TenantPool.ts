@@ -7,7 +7,7 @@ import { roleNameOf } from "../domain/Tenant.ts"
 import type { TenantRef } from "../domain/Tenant.ts"
 import { Claims } from "./Claims.ts"
 import { Pipeline, plainSocket } from "./Pipeline.ts"
-import { classify, unavailable } from "./DbErrors.ts"
+import { classify, isRoleRefused, unavailable } from "./DbErrors.ts"
 import type { DbError } from "./DbErrors.ts"
 import { makeTurns } from "./Turns.ts"
 
@@ -42,6 +42,8 @@ interface Lease {
   /** A statement was sent that may have left something in the session, for the next tenant to meet. */
   stained: boolean
   savepoints: number
+  /** Why the session could not be entered, if that was its own fault: another one may well be. */
+  refusal: DbError | undefined
 }
 
 /** The lease of the transaction that this fiber is in. */
@@ -239,13 +241,14 @@ export class TenantPool extends Context.Service<
         /**
          * Runs on a connection for one entrance. Unless its transaction ended clean and nothing is in flight, the
          * connection goes too: whatever still runs there, Postgres cancels when it sees the socket closed. A
-         * connection that turns out to have died while nobody used it (`use` answers with nothing, having sent
-         * nothing) goes as well, and the next one is tried.
+         * connection that turns out to have died while nobody used it, or that does not know of the tenant's role
+         * (`use` answers with nothing, having run nothing), goes as well, and the next one is tried.
          */
         const withLease = <A, E, R>(
           entrance: Entrance,
           use: (lease: Lease) => Effect.Effect<Option.Option<A>, E, R>
         ): Effect.Effect<A, E | DbError, R> => {
+          let refusal: DbError | undefined
           const attempt = turn(
             Pool.use(pool, (pooled) => {
               const lease: Lease = {
@@ -256,10 +259,12 @@ export class TenantPool extends Context.Service<
                 clean: false,
                 outstanding: 0,
                 stained: false,
-                savepoints: 0
+                savepoints: 0,
+                refusal: undefined
               }
               return Effect.onExit(use(lease), () => {
                 lease.open = false
+                refusal = lease.refusal
                 return lease.clean && !lease.stained && lease.outstanding === 0
                   ? Effect.void
                   : Pool.invalidate(pool, pooled)
@@ -270,7 +275,7 @@ export class TenantPool extends Context.Service<
             Effect.flatMap(
               attempt,
               Option.match({
-                onNone: () => (times > 1 ? tryAtMost(times - 1) : Effect.fail(unavailable())),
+                onNone: () => (times > 1 ? tryAtMost(times - 1) : Effect.fail(refusal ?? unavailable())),
                 onSome: Effect.succeed
               })
             )
@@ -299,6 +304,10 @@ export class TenantPool extends Context.Service<
                   return areRowsOf<A>(rows) ? Effect.succeedSome(rows) : Effect.die(new Error("Unreachable"))
                 },
                 onFailure: (error) => {
+                  if (error._tag === "EntranceRefused") {
+                    lease.refusal = error.cause
+                    return Effect.succeedNone
+                  }
                   lease.clean = lease.pipeline?.isOpen === true
                   return Effect.fail(classify(error))
                 }
@@ -346,6 +355,11 @@ export class TenantPool extends Context.Service<
               const entered = yield* send(current, ENTER, params)
               const enter = Fiber.join(begin).pipe(
                 Effect.andThen(Fiber.join(entered)),
+                Effect.tapError((error) =>
+                  Effect.sync(() => {
+                    if (isRoleRefused(error)) current.refusal = error
+                  })
+                ),
                 Effect.mapError(classify)
               )
               const end = (command: "COMMIT" | "ROLLBACK") =>
@@ -361,7 +375,7 @@ export class TenantPool extends Context.Service<
                       : Effect.die(new Error("COMMIT rolled back a failed transaction"))
                   })
                 )
-              const result = yield* Effect.uninterruptibleMask((restore) =>
+              return yield* Effect.uninterruptibleMask((restore) =>
                 restore(Effect.andThen(enter, Effect.provideService(use(sql), CurrentLease, current))).pipe(
                   Effect.tap(() =>
                     current.open
@@ -373,10 +387,18 @@ export class TenantPool extends Context.Service<
                     Cause.hasInterrupts(cause) || !current.open || current.outstanding > 0
                       ? Effect.void
                       : Effect.ignore(end("ROLLBACK"))
+                  ),
+                  Effect.map(Option.some),
+                  Effect.catchIf(
+                    () => current.refusal !== undefined,
+                    () =>
+                      Effect.sync(() => {
+                        current.clean = false
+                        return Option.none<A>()
+                      })
                   )
                 )
               )
-              return Option.some(result)
             })
           )
 
