@@ -9,6 +9,7 @@ import { AuditLog } from "../services/AuditLog.ts"
 import { EventReader } from "../services/EventReader.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
 import { LlmBudgets } from "../services/llm/LlmBudgets.ts"
+import { LlmLimits } from "../services/llm/LlmLimits.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Providers } from "../services/llm/Providers.ts"
 import { PromptGuard } from "../services/PromptGuard.ts"
@@ -42,6 +43,7 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
         LlmGateway,
         LlmUsage,
         LlmBudgets,
+        LlmLimits,
         PromptGuard,
         Providers
       )(
@@ -54,6 +56,7 @@ export const TenantScopeLayer = (options: { readonly environment: Environment })
           | LlmGateway
           | LlmUsage
           | LlmBudgets
+          | LlmLimits
           | PromptGuard
           | Providers
         >()

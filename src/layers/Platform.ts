@@ -14,6 +14,7 @@ import { MasterKey } from "../services/MasterKey.ts"
 import { LlmGateway } from "../services/llm/LlmGateway.ts"
 import { DiskJournal } from "../services/llm/DiskJournal.ts"
 import { LlmBudgets } from "../services/llm/LlmBudgets.ts"
+import { LlmLimits } from "../services/llm/LlmLimits.ts"
 import { LlmUsage } from "../services/llm/LlmUsage.ts"
 import { Realtime } from "../services/llm/Realtime.ts"
 import { RealtimeMeter } from "../services/llm/RealtimeMeter.ts"
@@ -141,6 +142,7 @@ const LlmLayer = Layer.unwrap(
         Layer.provide(RealtimeMeter.layer),
         Layer.provideMerge(LlmUsage.layer),
         Layer.provideMerge(LlmBudgets.layer),
+        Layer.provideMerge(LlmLimits.layer),
         Layer.provide(DiskJournal(join(settings.dataDir, "llm-journal")))
       ),
       PromptGuard.layer.pipe(Layer.provide(MasterKeyLayer)),

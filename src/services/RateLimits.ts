@@ -89,8 +89,8 @@ export class RateLimits extends Context.Service<
     readonly charge: (policies: ReadonlyArray<Policy>, cost?: number) => Effect.Effect<Verdict>
     /** Whether this instance knows that a policy refuses now. Asks nobody. */
     readonly refused: (policy: Policy) => Effect.Effect<Verdict | undefined>
-    /** Gives back what was charged. */
-    readonly refund: (policies: ReadonlyArray<Policy>) => Effect.Effect<void>
+    /** Gives back what was charged, or what of it was not used. */
+    readonly refund: (policies: ReadonlyArray<Policy>, cost?: number) => Effect.Effect<void>
     /** Forgets what was counted. */
     readonly reset: (policy: Policy) => Effect.Effect<void>
   }
@@ -309,8 +309,11 @@ export class RateLimits extends Context.Service<
               entry === undefined ? undefined : refusal([policy], [entry], clock.currentTimeMillisUnsafe())
             )
           }),
-        refund: (policies) =>
-          Effect.forEach(policies, (policy) => take(policy, -1), { concurrency: "unbounded", discard: true }),
+        refund: (policies, cost = 1) =>
+          Effect.forEach(policies, (policy) => take(policy, -cost), {
+            concurrency: "unbounded",
+            discard: true
+          }),
         reset: (policy) =>
           Effect.suspend(() => {
             entries.delete(policy.key)

@@ -27,8 +27,11 @@ import type {
 } from "../domain/Problems.ts"
 import { SecretName } from "../domain/Secret.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
+import type { TenantSettings } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
-import type { AttemptOpening } from "./llm/Attempt.ts"
+import { tenantPrefix } from "./TenantCache.ts"
+import { estimateInput } from "./llm/Attempt.ts"
+import type { AttemptOpening, AttemptRecord } from "./llm/Attempt.ts"
 import type { Answer, Conversation, JsonObject, Summary, WireEvent } from "./llm/Codec.ts"
 import { codecOf } from "./llm/Codecs.ts"
 import { countAt, numberAt, objectAt, stringAt } from "./llm/JsonAt.ts"
@@ -36,6 +39,8 @@ import { refersToKept } from "./llm/KeptByProvider.ts"
 import { asksForUsage, dialectOf, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
 import { LlmBudgets, monthOf } from "./llm/LlmBudgets.ts"
+import { LlmLimits } from "./llm/LlmLimits.ts"
+import type { Admission } from "./llm/LlmLimits.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
 import type { RealtimeGrant } from "./llm/Realtime.ts"
 import { Providers } from "./llm/Providers.ts"
@@ -130,6 +135,7 @@ export class TenantLlm extends Context.Service<
     | PromptGuard
     | LlmUsage
     | LlmBudgets
+    | LlmLimits
     | AuditLog
   > = Effect.gen(function* () {
     const parts: Parts = {
@@ -141,6 +147,7 @@ export class TenantLlm extends Context.Service<
       guard: yield* PromptGuard,
       usage: yield* LlmUsage,
       budgets: yield* LlmBudgets,
+      limits: yield* LlmLimits,
       audit: yield* AuditLog
     }
     return TenantLlm.of({
@@ -165,6 +172,7 @@ interface Parts {
   readonly guard: PromptGuard["Service"]
   readonly usage: LlmUsage["Service"]
   readonly budgets: LlmBudgets["Service"]
+  readonly limits: LlmLimits["Service"]
   readonly audit: AuditLog["Service"]
 }
 
@@ -283,10 +291,33 @@ const metadataOf = (body: JsonObject): JsonObject => {
   return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
 }
 
+/** A call is let in for the most tokens that it may come to; the end of its scope settles what it did come to. */
+const admit = ({ limits, tenant: { settings, tenantId } }: Parts, tokens: () => number) =>
+  Effect.acquireRelease(
+    limits.admit(
+      {
+        key: `${tenantPrefix(tenantId)}rate:llm`,
+        requests: settings["llm.requests_per_minute"],
+        tokens: settings["llm.tokens_per_minute"]
+      },
+      settings["llm.tokens_per_minute"] === undefined ? 0 : tokens()
+    ),
+    ({ settle }) => settle
+  )
+
+const allTokens = (usage: TokenUsage): number =>
+  usage.input +
+  usage.cachedRead +
+  usage.cachedWrite +
+  usage.output +
+  (usage.audioInput ?? 0) +
+  (usage.audioCachedRead ?? 0) +
+  (usage.audioOutput ?? 0)
+
 /**
  * An attempt in the tenant's books, and held against its budget: at the most that it can cost.
  */
-const openIn = (parts: Parts, body: JsonObject, maxOutput: number) => {
+const openIn = (parts: Parts, admission: Admission, body: JsonObject, maxOutput: number) => {
   const input = Effect.cached(Effect.sync(() => inputBound(body)))
   return Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
     const { principal, requestId, schema, settings, tenantId } = parts.tenant
@@ -318,7 +349,13 @@ const openIn = (parts: Parts, body: JsonObject, maxOutput: number) => {
       },
       reservation
     )
-    return { reach, close }
+    return {
+      reach,
+      close: (record: AttemptRecord) => {
+        admission.use(allTokens(record.usage))
+        return close(record)
+      }
+    }
   })
 }
 
@@ -335,6 +372,24 @@ const limitNames: Readonly<Record<Dialect, string>> = {
   "openai-chat": "max_completion_tokens",
   "openai-responses": "max_output_tokens",
   "anthropic-messages": "max_tokens"
+}
+
+/**
+ * Budgets and limits of tokens are held against the most that an answer can be. A caller who set no limit gets one: of what a minute
+ * allows beside the prompt, where that is less.
+ */
+const withOutputLimit = (
+  settings: TenantSettings,
+  { body, dialect }: Pick<LlmCall, "body" | "dialect">,
+  said: Conversation
+): JsonObject => {
+  const perMinute = settings["llm.tokens_per_minute"]
+  const isHeld = perMinute !== undefined || settings["llm.monthly_budget_usd"] !== undefined
+  if (!isHeld || maxOutputOf(body) !== undefined) return body
+  const choices = Math.max(1, numberAt(body, "n") ?? 1)
+  const rest =
+    perMinute === undefined ? UNBOUNDED_OUTPUT : Math.floor((perMinute - estimateInput(said)) / choices)
+  return { ...body, [limitNames[dialect]]: Math.max(1, Math.min(UNBOUNDED_OUTPUT, rest)) }
 }
 
 /** What the verdict of an answer says that held its tenant's canary. */
@@ -365,14 +420,11 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const { audit, db, guard, tenant } = parts
   const { dialect } = call
   const { settings } = tenant
-  const hasBudget = settings["llm.monthly_budget_usd"] !== undefined
-  // A budget is held against the most that an answer can be: where the caller set no limit, this is one.
-  const body =
-    hasBudget && maxOutputOf(call.body) === undefined
-      ? { ...call.body, [limitNames[dialect]]: UNBOUNDED_OUTPUT }
-      : call.body
-  const asked = yield* Effect.fromResult(askedFor(body, dialect))
-  const conversation = yield* Effect.fromResult(codecOf[dialect].decodeRequest(body))
+  const asked = yield* Effect.fromResult(askedFor(call.body, dialect))
+  const decode = codecOf[dialect].decodeRequest
+  const said = yield* Effect.fromResult(decode(call.body))
+  const body = withOutputLimit(settings, call, said)
+  const conversation = body === call.body ? said : yield* Effect.fromResult(decode(body))
   const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, speakersOf(conversation, dialect)))
 
   const policy = settings["guard.policy"] ?? tenantSettingDefaults["guard.policy"]
@@ -394,6 +446,8 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   }
   const keptByProvider = untranslatable !== undefined && refersToKept(body)
   const candidates = yield* candidatesFor(parts, models, ({ own }) => own || !keptByProvider)
+  const maxOutput = maxOutputOf(body) ?? 0
+  const admission = yield* admit(parts, () => estimateInput(conversation) + maxOutput)
   const gatewayCall: GatewayCall = {
     asked,
     candidates,
@@ -426,7 +480,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     resume: call.resume,
     requestId: tenant.requestId,
     identify: identifyIn(parts),
-    open: openIn(parts, body, maxOutputOf(body) ?? 0),
+    open: openIn(parts, admission, body, maxOutput),
     costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
     summary: ({ leaked, ...known }) => ({
       ...known,
@@ -458,14 +512,17 @@ const plain = Effect.fnUntraced(function* (
 ) {
   const asked = yield* Effect.fromResult(askedFor(call.body, call.dialect))
   const models = yield* Effect.fromResult(modelsFor(parts, asked, call.dialect, only(provider)))
+  const estimatedInput = Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
+  const candidates = yield* candidatesFor(parts, models, () => true)
+  const admission = yield* admit(parts, () => (call.operation === "count_tokens" ? 0 : estimatedInput))
   const answer = yield* parts.gateway.plain({
     ...call,
     asked,
-    candidates: yield* candidatesFor(parts, models, () => true),
+    candidates,
     deadline: undefined,
     circuit: parts.tenant.tenantId,
-    open: openIn(parts, call.body, 0),
-    estimatedInput: Math.ceil(JSON.stringify(call.body["input"] ?? "").length / 3)
+    open: openIn(parts, admission, call.body, 0),
+    estimatedInput
   })
   return { ...answer, guard: unflagged }
 }, Effect.scoped)
@@ -514,9 +571,12 @@ const realtime = Effect.fn("TenantLlm.realtime")(function* (parts: Parts, model:
   const { principal, requestId, schema, settings, tenantId } = parts.tenant
   const asked = yield* Effect.fromResult(askedFor({ model }, "openai-chat"))
   const models = yield* Effect.fromResult(modelsFor(parts, asked, "openai-chat", only("openai")))
+  const candidates = yield* candidatesFor(parts, models, () => true)
+  // A session is one request; its tokens are known response by response, and held against the budget only.
+  yield* admit(parts, () => 0)
   const grant: RealtimeGrant = {
     asked,
-    candidates: yield* candidatesFor(parts, models, () => true),
+    candidates,
     mayTranscribeWith: (model) => {
       const found = modelsFor(parts, `openai/${model}`, "openai-chat", only("openai"))
       return Result.isSuccess(found)

@@ -12,6 +12,7 @@ import { AuditLog } from "../../src/services/AuditLog.ts"
 import { EventReader } from "../../src/services/EventReader.ts"
 import { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
 import { LlmBudgets } from "../../src/services/llm/LlmBudgets.ts"
+import { LlmLimits } from "../../src/services/llm/LlmLimits.ts"
 import { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
 import { Providers } from "../../src/services/llm/Providers.ts"
 import { PromptGuard } from "../../src/services/PromptGuard.ts"
@@ -265,6 +266,7 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
           | LlmGateway
           | LlmUsage
           | LlmBudgets
+          | LlmLimits
           | PromptGuard
           | Providers
         >()
@@ -287,6 +289,7 @@ layer(TestPlatform, onRealClock)("The trap", (it) => {
                 LlmGateway,
                 LlmUsage,
                 LlmBudgets,
+                LlmLimits,
                 PromptGuard,
                 Providers
               )(platform)

@@ -18,6 +18,7 @@ import type { AuditLog } from "../../src/services/AuditLog.ts"
 import type { EventReader } from "../../src/services/EventReader.ts"
 import type { LlmGateway } from "../../src/services/llm/LlmGateway.ts"
 import type { LlmBudgets } from "../../src/services/llm/LlmBudgets.ts"
+import type { LlmLimits } from "../../src/services/llm/LlmLimits.ts"
 import type { LlmUsage } from "../../src/services/llm/LlmUsage.ts"
 import type { Providers } from "../../src/services/llm/Providers.ts"
 import type { PromptGuard } from "../../src/services/PromptGuard.ts"
@@ -46,6 +47,7 @@ type AtBoot =
   | LlmGateway
   | LlmUsage
   | LlmBudgets
+  | LlmLimits
   | PromptGuard
   | Providers
   | Users
