@@ -1,6 +1,7 @@
 import type { MigratingTenant } from "../src/services/MigratingTenant.ts"
 import type { Migration } from "../src/services/Migrations.ts"
 import accounts from "./tenant/0001_accounts.ts"
+import apiKeyLimits from "./tenant/0011_api_key_limits.ts"
 import apiKeyLife from "./tenant/0005_api_key_life.ts"
 import auditLog from "./tenant/0003_audit_log.ts"
 import idempotency from "./tenant/0006_idempotency.ts"
@@ -22,5 +23,6 @@ export const tenantMigrations: ReadonlyArray<Migration<MigratingTenant>> = [
   { id: 7, name: "secrets", up: secrets },
   { id: 8, name: "llm_usage", up: llmUsage },
   { id: 9, name: "llm_usage_audio", up: llmUsageAudio },
-  { id: 10, name: "llm_budgets", up: llmBudgets }
+  { id: 10, name: "llm_budgets", up: llmBudgets },
+  { id: 11, name: "api_key_limits", up: apiKeyLimits }
 ]

@@ -2,6 +2,7 @@ import { Duration, Option, Redacted, Schema } from "effect"
 import { Environment } from "./Environment.ts"
 import { ApiKeyId, Scope } from "./Principal.ts"
 import { TenantId } from "./Tenant.ts"
+import { KeyLimits } from "./TenantSettings.ts"
 
 /** How long a rotated key may go on working beside the one that follows it. */
 export const MAX_OVERLAP = Duration.days(7)
@@ -12,6 +13,7 @@ export class ApiKey extends Schema.Class<ApiKey>("agent-army/domain/ApiKey")({
   name: Schema.String,
   prefix: Schema.String,
   scopes: Schema.Array(Scope),
+  limits: KeyLimits,
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromString),
   /** About when, to the minute: uses are gathered, and written in batches. */
   last_used_at: Schema.NullOr(Schema.DateTimeUtcFromString),

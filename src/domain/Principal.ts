@@ -1,5 +1,6 @@
 import { Schema } from "effect"
 import { TenantId, TenantSlug } from "./Tenant.ts"
+import { KeyLimits } from "./TenantSettings.ts"
 
 export const UserId = Schema.String.check(Schema.isUUID()).pipe(Schema.brand("UserId"))
 export type UserId = typeof UserId.Type
@@ -76,7 +77,8 @@ export class ApiKeyPrincipal extends Schema.TaggedClass<ApiKeyPrincipal>()("ApiK
   tenantId: TenantId,
   tenantSlug: TenantSlug,
   keyId: ApiKeyId,
-  scopes: Schema.Array(Scope)
+  scopes: Schema.Array(Scope),
+  limits: KeyLimits
 }) {}
 
 /** Whoever runs the platform. Has the control plane, and no tenant's data. */

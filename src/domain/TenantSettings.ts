@@ -49,6 +49,13 @@ const fields = {
   "records.max_bytes": Positive.check(Schema.isLessThanOrEqualTo(1_048_576))
 }
 
+/** What an API key may have of its own, within what its tenant has: the smaller of both counts. */
+export const KeyLimits = Schema.Struct({
+  "llm.requests_per_minute": Schema.optionalKey(fields["llm.requests_per_minute"]),
+  "llm.tokens_per_minute": Schema.optionalKey(fields["llm.tokens_per_minute"])
+})
+export type KeyLimits = typeof KeyLimits.Type
+
 /** What an operator may set for one tenant. What is not set follows `tenantSettingDefaults`. */
 export const TenantSettings = Schema.Struct({
   "llm.groups": Schema.optionalKey(fields["llm.groups"]),

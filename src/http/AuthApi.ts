@@ -14,6 +14,7 @@ import {
   TenantSuspended,
   Unauthenticated
 } from "../domain/Problems.ts"
+import { KeyLimits } from "../domain/TenantSettings.ts"
 import { Me, NewPassword } from "../domain/User.ts"
 import { Access, AccessControl } from "./Access.ts"
 import { Authentication } from "./Authentication.ts"
@@ -39,6 +40,7 @@ export class NewApiKey extends Schema.Class<NewApiKey>("agent-army/http/NewApiKe
   key: Schema.String,
   prefix: Schema.String,
   scopes: Schema.Array(Scope),
+  limits: KeyLimits,
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromString),
   created_at: Schema.DateTimeUtcFromString
 }) {}
@@ -117,6 +119,7 @@ export class AuthApi extends HttpApiGroup.make("auth")
           Schema.isPattern(/^[^\p{Cc}\p{Cs}]*$/u)
         ),
         scopes: Schema.optionalKey(Schema.UniqueArray(Scope).check(Schema.isMinLength(1))),
+        limits: Schema.optionalKey(KeyLimits),
         expires_at: Schema.optionalKey(Schema.NullOr(Schema.DateTimeUtcFromString))
       }),
       success: NewApiKey.pipe(HttpApiSchema.status(201)),

@@ -83,6 +83,7 @@ export const AuthHandlers = HttpApiBuilder.group(
         const { apiKey, key } = yield* apiKeys.create(yield* currentUser, {
           name: payload.name,
           scopes: payload.scopes,
+          limits: payload.limits,
           expiresAt: payload.expires_at ?? undefined
         })
         return new NewApiKey({ ...apiKey, key: Redacted.value(key) })

@@ -14,6 +14,7 @@ import { Conflict, Forbidden, InvalidRequest, NotFound } from "../domain/Problem
 import type { DependencyUnavailable } from "../domain/Problems.ts"
 import type { Environment } from "../domain/Environment.ts"
 import type { Tenant, TenantId } from "../domain/Tenant.ts"
+import { KeyLimits } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { TenantDb, tenantDb } from "./TenantDb.ts"
 import { orUnavailable } from "./DbErrors.ts"
@@ -26,7 +27,7 @@ import { Tenants } from "./Tenants.ts"
 const REMEMBERED = Duration.millis(500)
 const REMEMBERED_KEYS = 50_000
 
-const columns = "id, name, prefix, scopes, expires_at, last_used_at, rotated_to, created_at"
+const columns = "id, name, prefix, scopes, limits, expires_at, last_used_at, rotated_to, created_at"
 
 const ApiKeyRow = Schema.Struct({
   ...ApiKey.fields,
@@ -37,6 +38,7 @@ const ApiKeyRow = Schema.Struct({
 const CheckedRow = Schema.Struct({
   key_hash: Schema.Uint8Array,
   scopes: Schema.Array(Scope),
+  limits: KeyLimits,
   /** Its maker's; none of one who is not active. */
   role: Schema.NullOr(Role),
   expires_at: Schema.NullOr(Schema.DateTimeUtcFromDate)
@@ -61,6 +63,8 @@ export interface NewApiKey {
   readonly name: string
   /** Without them, the key may do what its maker may. */
   readonly scopes?: ReadonlyArray<Scope> | undefined
+  /** Of calls of models, beside the tenant's own. */
+  readonly limits?: KeyLimits | undefined
   readonly expiresAt?: DateTime.Utc | undefined
 }
 
@@ -90,7 +94,7 @@ export class ApiKeys extends Context.Service<
       id: ApiKeyId
     ) => Effect.Effect<void, NotFound | DependencyUnavailable, TenantDb>
     /**
-     * Makes a key to follow another: of the same owner, name, scopes and expiry. The old one works on for `overlap`
+     * Makes a key to follow another: of the same owner, name, scopes, limits and expiry. The old one works on for `overlap`
      * (none by default, `MAX_OVERLAP` at most), but no longer than it would have. `NotFound` as for `revoke`; `Conflict` for a
      * key that has expired or was rotated before; `Forbidden` beyond the actor's own scopes.
      */
@@ -142,6 +146,7 @@ export class ApiKeys extends Context.Service<
             readonly userId: UserId
             readonly name: string
             readonly scopes: ReadonlyArray<Scope>
+            readonly limits: KeyLimits
             readonly expiresAt: DateTime.Utc | null
           }
         ) {
@@ -157,6 +162,7 @@ export class ApiKeys extends Context.Service<
                 key_hash: hashOfSecret(secret),
                 prefix: prefixOf(options.environment, id),
                 scopes: [...fields.scopes],
+                limits: PgTypes.jsonb(fields.limits),
                 expires_at: PgTypes.timestamptz(
                   fields.expiresAt === null ? null : DateTime.toDate(fields.expiresAt)
                 )
@@ -181,7 +187,7 @@ export class ApiKeys extends Context.Service<
           const [row] = yield* db
             .query(
               // A subquery and not a join: it is one look into an index for each row found, whatever the planner thinks.
-              (sql, table) => sql`SELECT k.key_hash, k.scopes, k.expires_at,
+              (sql, table) => sql`SELECT k.key_hash, k.scopes, k.limits, k.expires_at,
                   (SELECT u.role FROM ${table("users")} u WHERE u.id = k.user_id AND u.is_active) AS role
                 FROM ${table("api_keys")} k WHERE k.id = ${keyId} AND k.is_active`
             )
@@ -212,9 +218,17 @@ export class ApiKeys extends Context.Service<
         })
 
         const principalOf = (
-          { scopes, tenant }: { readonly scopes: ReadonlyArray<Scope>; readonly tenant: Tenant },
+          {
+            limits,
+            scopes,
+            tenant
+          }: {
+            readonly limits: KeyLimits
+            readonly scopes: ReadonlyArray<Scope>
+            readonly tenant: Tenant
+          },
           keyId: ApiKeyId
-        ) => new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId, scopes })
+        ) => new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId, scopes, limits })
 
         return ApiKeys.of({
           create: Effect.fn("ApiKeys.create")(function* (maker, request) {
@@ -238,12 +252,13 @@ export class ApiKeys extends Context.Service<
                     userId: maker.userId,
                     name: request.name,
                     scopes,
+                    limits: request.limits ?? {},
                     expiresAt: request.expiresAt ?? null
                   })
                   yield* audit.record({
                     action: "api_key.created",
                     target: { type: "api_key", id: made.apiKey.id },
-                    details: { name: request.name, scopes }
+                    details: { name: request.name, scopes, limits: request.limits ?? {} }
                   })
                   return made
                 })
@@ -294,6 +309,7 @@ export class ApiKeys extends Context.Service<
                     userId: old.user_id,
                     name: old.name,
                     scopes: old.scopes,
+                    limits: old.limits,
                     expiresAt: old.expires_at
                   })
                   yield* seconds === 0

@@ -27,7 +27,7 @@ import type {
 } from "../domain/Problems.ts"
 import { SecretName } from "../domain/Secret.ts"
 import { tenantSettingDefaults } from "../domain/TenantSettings.ts"
-import type { TenantSettings } from "../domain/TenantSettings.ts"
+import type { KeyLimits } from "../domain/TenantSettings.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { tenantPrefix } from "./TenantCache.ts"
 import { estimateInput } from "./llm/Attempt.ts"
@@ -40,7 +40,7 @@ import { asksForUsage, dialectOf, LlmGateway } from "./llm/LlmGateway.ts"
 import type { Candidate, GatewayCall, PlainCall } from "./llm/LlmGateway.ts"
 import { LlmBudgets, monthOf } from "./llm/LlmBudgets.ts"
 import { LlmLimits } from "./llm/LlmLimits.ts"
-import type { Admission } from "./llm/LlmLimits.ts"
+import type { Admission, MinuteLimits } from "./llm/LlmLimits.ts"
 import { LlmUsage } from "./llm/LlmUsage.ts"
 import type { RealtimeGrant } from "./llm/Realtime.ts"
 import { Providers } from "./llm/Providers.ts"
@@ -291,19 +291,35 @@ const metadataOf = (body: JsonObject): JsonObject => {
   return text.length <= MOST_METADATA && !text.includes("\\u0000") ? metadata : {}
 }
 
+/** What the tenant, and the key that asks, may have in a minute. */
+const minuteLimitsOf = ({
+  tenant: { principal, settings, tenantId }
+}: Parts): ReadonlyArray<MinuteLimits> => {
+  const ofTenant = `${tenantPrefix(tenantId)}rate:llm`
+  const limits = (key: string, of: KeyLimits): MinuteLimits => ({
+    key,
+    requests: of["llm.requests_per_minute"],
+    tokens: of["llm.tokens_per_minute"]
+  })
+  return principal._tag === "ApiKey"
+    ? [limits(ofTenant, settings), limits(`${ofTenant}:key:${principal.keyId}`, principal.limits)]
+    : [limits(ofTenant, settings)]
+}
+
+/** The most tokens that a call may come to: the smallest limit's. */
+const tokensPerMinute = (limits: ReadonlyArray<MinuteLimits>): number | undefined => {
+  const tokens = limits.flatMap(({ tokens }) => tokens ?? [])
+  return tokens.length === 0 ? undefined : Math.min(...tokens)
+}
+
 /** A call is let in for the most tokens that it may come to; the end of its scope settles what it did come to. */
-const admit = ({ limits, tenant: { settings, tenantId } }: Parts, tokens: () => number) =>
-  Effect.acquireRelease(
-    limits.admit(
-      {
-        key: `${tenantPrefix(tenantId)}rate:llm`,
-        requests: settings["llm.requests_per_minute"],
-        tokens: settings["llm.tokens_per_minute"]
-      },
-      settings["llm.tokens_per_minute"] === undefined ? 0 : tokens()
-    ),
+const admit = (parts: Parts, tokens: () => number) => {
+  const limits = minuteLimitsOf(parts)
+  return Effect.acquireRelease(
+    parts.limits.admit(limits, tokensPerMinute(limits) === undefined ? 0 : tokens()),
     ({ settle }) => settle
   )
+}
 
 const allTokens = (usage: TokenUsage): number =>
   usage.input +
@@ -379,12 +395,12 @@ const limitNames: Readonly<Record<Dialect, string>> = {
  * allows beside the prompt, where that is less.
  */
 const withOutputLimit = (
-  settings: TenantSettings,
+  parts: Parts,
   { body, dialect }: Pick<LlmCall, "body" | "dialect">,
   said: Conversation
 ): JsonObject => {
-  const perMinute = settings["llm.tokens_per_minute"]
-  const isHeld = perMinute !== undefined || settings["llm.monthly_budget_usd"] !== undefined
+  const perMinute = tokensPerMinute(minuteLimitsOf(parts))
+  const isHeld = perMinute !== undefined || parts.tenant.settings["llm.monthly_budget_usd"] !== undefined
   if (!isHeld || maxOutputOf(body) !== undefined) return body
   const choices = Math.max(1, numberAt(body, "n") ?? 1)
   const rest =
@@ -423,7 +439,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const asked = yield* Effect.fromResult(askedFor(call.body, dialect))
   const decode = codecOf[dialect].decodeRequest
   const said = yield* Effect.fromResult(decode(call.body))
-  const body = withOutputLimit(settings, call, said)
+  const body = withOutputLimit(parts, call, said)
   const conversation = body === call.body ? said : yield* Effect.fromResult(decode(body))
   const models = yield* Effect.fromResult(modelsFor(parts, asked, dialect, speakersOf(conversation, dialect)))
 

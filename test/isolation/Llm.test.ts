@@ -52,7 +52,13 @@ const inTenant =
         schema: schemaNameOf(tenant.slug),
         environment: "testing",
         settings,
-        principal: new ApiKeyPrincipal({ tenantId: tenant.id, tenantSlug: tenant.slug, keyId, scopes: [] }),
+        principal: new ApiKeyPrincipal({
+          tenantId: tenant.id,
+          tenantSlug: tenant.slug,
+          keyId,
+          scopes: [],
+          limits: {}
+        }),
         scopes: [],
         requestId
       })

@@ -1,6 +1,6 @@
 // What a tenant may ask of models in a minute: all its calls together, on all instances, and no other tenant's.
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import type { TenantSettings } from "../../src/domain/TenantSettings.ts"
 import { ask } from "../support/ChatClient.ts"
 import { eventually } from "../support/Eventually.ts"
@@ -94,5 +94,24 @@ layer(TestLlmApp, onRealClock)("A limit per minute", (it) => {
         const tooMuch = yield* ask(tenant, { model: "words", max_tokens: 1_000 })
         assert.deepStrictEqual([tooMuch.status, member(tooMuch.error, "code")], [400, "InvalidRequest"])
       })
+  )
+
+  it.effect("of a key holds beside its tenant's, and passes to the key that follows it", () =>
+    Effect.gen(function* () {
+      const tenant = yield* tenantWith({ "llm.requests_per_minute": 8 }, "mock-n6")
+      const limits = { "llm.requests_per_minute": 3, "llm.tokens_per_minute": 500 }
+      const { key, ...made } = yield* tenant.asUser.auth.createApiKey({ payload: { name: "small", limits } })
+      assert.deepStrictEqual(made.limits, limits)
+      const bySmall = { ...tenant, apiKey: Redacted.make(key) }
+      const tooMuch = yield* ask(bySmall, { model: "words", max_tokens: 500 })
+      assert.strictEqual(tooMuch.status, 400)
+      const answers = yield* all(6, ask(bySmall, { model: "words", max_tokens: 20 }))
+      assert.deepStrictEqual([count(answers, 200), count(answers, 429)], [3, 3])
+      const next = yield* tenant.asUser.auth.rotateApiKey({ params: { id: made.id }, payload: {} })
+      assert.deepStrictEqual(next.limits, limits)
+      // What the small key was refused cost its tenant nothing: five of eight are left.
+      const others = yield* all(6, ask(tenant, { model: "words" }))
+      assert.deepStrictEqual([count(others, 200), count(others, 429)], [5, 1])
+    })
   )
 })

@@ -126,7 +126,8 @@ const tenant = (maxLength = 1_000) =>
               tenantId,
               tenantSlug: slug,
               keyId: ApiKeyId.make(randomUUID()),
-              scopes: []
+              scopes: [],
+              limits: {}
             }),
             scopes: [],
             requestId: ""

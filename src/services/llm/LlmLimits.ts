@@ -30,11 +30,11 @@ export class LlmLimits extends Context.Service<
   LlmLimits,
   {
     /**
-     * Charges one request and the most tokens that it may come to. What is refused costs nothing: `RateLimited` where the minute has
+     * Charges all of the limits, or none, with one request and the most tokens that it may come to. What is refused costs nothing: `RateLimited` where the minute has
      * not so much left, `InvalidRequest` where no minute ever has.
      */
     readonly admit: (
-      limits: MinuteLimits,
+      limits: ReadonlyArray<MinuteLimits>,
       tokens: number
     ) => Effect.Effect<Admission, RateLimited | InvalidRequest>
   }
@@ -48,26 +48,31 @@ export class LlmLimits extends Context.Service<
         const { allowed, retryAfterSeconds } = yield* limiter.charge(policies, cost)
         if (allowed) return
         return yield* new RateLimited({
-          detail: `The tenant's limit of ${policies.map(({ name }) => name).join()} per minute is reached: ask again in ${retryAfterSeconds} s`,
+          detail: `A limit of ${policies[0]?.name} per minute is reached: ask again in ${retryAfterSeconds} s`,
           retry_after: retryAfterSeconds
         })
       })
 
       return LlmLimits.of({
-        admit: Effect.fnUntraced(function* ({ key, requests, tokens: tokenLimit }, tokens) {
-          if (requests === undefined && tokenLimit === undefined) return unlimited
-          const policy = (name: string, limit: number | undefined): ReadonlyArray<Policy> =>
-            limit === undefined ? [] : [{ name, key: `${key}:${name}`, limit, windowSeconds: WINDOW_SECONDS }]
-          const ofTokens = tokens > 0 ? policy("tokens", tokenLimit) : []
-          if (ofTokens.some(({ limit }) => limit < tokens)) {
+        admit: Effect.fnUntraced(function* (limits, tokens) {
+          const policies = (name: "requests" | "tokens"): ReadonlyArray<Policy> =>
+            limits.flatMap(({ key, [name]: limit }) =>
+              limit === undefined
+                ? []
+                : [{ name, key: `${key}:${name}`, limit, windowSeconds: WINDOW_SECONDS }]
+            )
+          const ofTokens = tokens > 0 ? policies("tokens") : []
+          const tooSmall = ofTokens.find(({ limit }) => limit < tokens)
+          if (tooSmall !== undefined) {
             return yield* new InvalidRequest({
-              detail: `This call may come to ${tokens} tokens, which is more than the tenant's limit for a minute`,
+              detail: `This call may come to ${tokens} tokens, which is more than the limit for a minute`,
               errors: [
-                { path: [], message: `Expected at most ${tokenLimit} tokens, prompt and answer together` }
+                { path: [], message: `Expected at most ${tooSmall.limit} tokens, prompt and answer together` }
               ]
             })
           }
-          const ofRequests = policy("requests", requests)
+          const ofRequests = policies("requests")
+          if (ofRequests.length === 0 && ofTokens.length === 0) return unlimited
           yield* charge(ofRequests, 1)
           yield* Effect.tapError(charge(ofTokens, tokens), () => limiter.refund(ofRequests))
           if (ofTokens.length === 0) return unlimited
