@@ -47,7 +47,13 @@ const dearest = (...perMillion: ReadonlyArray<string | undefined>): Money =>
 
 /** The most that an attempt can cost, whatever its tokens turn out to be. */
 export const costBound = (price: Price, inputTokens: number, outputTokens: number): Money => {
-  const input = dearest(price.input, price.cached_input, price.cache_write, price.audio_input)
+  const input = dearest(
+    price.input,
+    price.cached_input,
+    price.cache_write,
+    price.audio_input,
+    price.audio_cached_input
+  )
   const output = dearest(price.output, price.reasoning, price.audio_output)
   const total = BigInt(inputTokens) * input + BigInt(outputTokens) * output
   return (total + MILLION - 1n) / MILLION

@@ -12,7 +12,7 @@ import {
 } from "../domain/ModelGroups.ts"
 import { costBound, inputBound, UNBOUNDED_OUTPUT } from "../domain/CostBound.ts"
 import { moneyOf } from "../domain/Money.ts"
-import { costOf, priceOf } from "../domain/Prices.ts"
+import { costOf, isPriced, priceOf } from "../domain/Prices.ts"
 import {
   Forbidden,
   InvalidRequest,
@@ -203,7 +203,7 @@ const modelsFor = (
   const allowed = fit.filter((ref) => isAllowed(ref, settings["llm.allowed_models"]))
   if (allowed.length === 0) return Result.fail(new Forbidden({ detail: "The tenant may not use this model" }))
   if (settings["llm.monthly_budget_usd"] === undefined) return Result.succeed(allowed)
-  const priced = allowed.filter((ref) => priceOf(ref, settings["llm.prices"]) !== undefined)
+  const priced = allowed.filter((ref) => isPriced(ref, settings["llm.prices"]))
   return priced.length > 0
     ? Result.succeed(priced)
     : Result.fail(invalid("model", "A model without a price can't be held to the tenant's budget"))
@@ -338,9 +338,9 @@ const openIn = (parts: Parts, admission: Admission, body: JsonObject, maxOutput:
   return Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
     const { principal, requestId, schema, settings, tenantId } = parts.tenant
     const tenant = { id: tenantId, schema }
-    const price = priceOf(ref, settings["llm.prices"])
     const limit = settings["llm.monthly_budget_usd"]
     const now = yield* Clock.currentTimeMillis
+    const price = priceOf(ref, settings["llm.prices"], now)
     const reservation =
       // To have tokens counted costs nothing.
       limit === undefined || price === undefined || known.operation === "count_tokens"
@@ -463,6 +463,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   const keptByProvider = untranslatable !== undefined && refersToKept(body)
   const candidates = yield* candidatesFor(parts, models, ({ own }) => own || !keptByProvider)
   const maxOutput = maxOutputOf(body) ?? 0
+  const now = yield* Clock.currentTimeMillis
   const admission = yield* admit(parts, () => estimateInput(conversation) + maxOutput)
   const gatewayCall: GatewayCall = {
     asked,
@@ -497,7 +498,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
     requestId: tenant.requestId,
     identify: identifyIn(parts),
     open: openIn(parts, admission, body, maxOutput),
-    costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"])),
+    costOf: (ref, usage) => costOf(usage, priceOf(ref, settings["llm.prices"], now)),
     summary: ({ leaked, ...known }) => ({
       ...known,
       tenantId: tenant.tenantId,

@@ -8,7 +8,8 @@ import {
   parseModel,
   resolveModel
 } from "../../src/domain/ModelGroups.ts"
-import { costOf, priceOf, sumCosts } from "../../src/domain/Prices.ts"
+import { costOf, priceAt, priceOf, sumCosts } from "../../src/domain/Prices.ts"
+import type { Price } from "../../src/domain/Prices.ts"
 
 const names = (asked: string, dialect: Parameters<typeof resolveModel>[1] = "openai-chat", own = {}) =>
   resolveModel(asked, dialect, own).models.map(modelName)
@@ -66,6 +67,8 @@ describe("a model's name", () => {
 })
 
 describe("a price", () => {
+  const now = Date.UTC(2026, 10, 24)
+
   const usage = { input: 1, cachedRead: 2, cachedWrite: 3, output: 10, reasoning: 4 }
   it("counts each kind of token once, exactly", () => {
     const price = { input: "1", output: "10", cached_input: "0.1", cache_write: "1.25", reasoning: "20" }
@@ -84,10 +87,33 @@ describe("a price", () => {
   it("is the tenant's own before the table's, and none where nobody has one", () => {
     const ref = { provider: "openai", model: "gpt-5.4" } as const
     const own = { "openai/gpt-5.4": { input: "7", output: "8" } }
-    assert.strictEqual(priceOf(ref, own)?.input, "7")
-    assert.strictEqual(priceOf(ref, {})?.input, "2.5")
-    assert.isUndefined(priceOf({ provider: "openai", model: "toString" }, {}))
+    assert.strictEqual(priceOf(ref, own, now)?.input, "7")
+    assert.strictEqual(priceOf(ref, {}, now)?.input, "2.5")
+    assert.isUndefined(priceOf({ provider: "openai", model: "toString" }, {}, now))
     assert.isNull(costOf(usage, undefined))
+  })
+  it("is the one of its day, from the first moment of that day in UTC", () => {
+    const dated = [
+      { input: "3", output: "1", from: "2026-09-01" },
+      { input: "2", output: "1", from: "2026-03-01" },
+      { input: "1", output: "1", from: "2025-03-01" }
+    ] as const
+    const inputAt = (time: string) => priceAt(dated, Date.parse(time)).input
+    assert.strictEqual(inputAt("2026-08-31T23:59:59.999Z"), "2")
+    assert.strictEqual(inputAt("2026-09-01T00:00:00.000Z"), "3")
+    assert.strictEqual(inputAt("2026-09-01T00:30:00.000+01:00"), "2")
+    assert.strictEqual(inputAt("2025-06-01T00:00:00.000Z"), "1")
+    // Older than anything that is known of it: the oldest, rather than nothing.
+    assert.strictEqual(inputAt("2020-01-01T00:00:00.000Z"), "1")
+  })
+  it("has audio out of the cache at its own price, then at that of text, then at that of audio", () => {
+    const audio = { ...usage, input: 0, cachedRead: 0, cachedWrite: 0, output: 0, reasoning: 0 }
+    const cost = (price: Partial<Price>) =>
+      costOf({ ...audio, audioCachedRead: 1_000_000 }, { input: "1", output: "0", ...price })
+    assert.strictEqual(cost({ audio_cached_input: "4", cached_input: "3", audio_input: "2" }), "4")
+    assert.strictEqual(cost({ cached_input: "3", audio_input: "2" }), "3")
+    assert.strictEqual(cost({ audio_input: "2" }), "2")
+    assert.strictEqual(cost({}), "1")
   })
   it("adds up without rounding", () => {
     assert.strictEqual(sumCosts("0.1", "0.2"), "0.3")

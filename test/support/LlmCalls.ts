@@ -67,7 +67,7 @@ export const callOf = Effect.fnUntraced(function* (models: ReadonlyArray<string>
   })
   const [first, ...rest] = candidates
   if (first === undefined) return yield* Effect.die(new Error("No models"))
-  const price = (ref: ModelRef) => priceOf(ref, undefined)
+  const price = (ref: ModelRef) => priceOf(ref, undefined, Date.UTC(2026, 10))
   const call: GatewayCall = {
     asked: "a-group",
     candidates: [first, ...rest],

@@ -1,4 +1,4 @@
-import { BigDecimal, Context, Effect, Layer, Schema } from "effect"
+import { BigDecimal, Clock, Context, Effect, Layer, Schema } from "effect"
 import type { ModelRef, TokenUsage } from "../../domain/Llm.ts"
 import { costOf, priceOf } from "../../domain/Prices.ts"
 import { BudgetExceeded } from "../../domain/Problems.ts"
@@ -107,7 +107,7 @@ export class RealtimeMeter extends Context.Service<
             settled.add(name)
             const { id, kind, seconds, told, ...known } = metering
             const { ownKey, ref, ...closing } = known
-            const price = priceOf(ref, settings["llm.prices"])
+            const price = priceOf(ref, settings["llm.prices"], yield* Clock.currentTimeMillis)
             const cost = costOf(known.usage, price)
             if (cost !== null) spent = BigDecimal.sum(spent, BigDecimal.fromStringUnsafe(cost))
             yield* countAttempt(ref, known)
