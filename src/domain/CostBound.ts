@@ -12,32 +12,57 @@ const TOKENS_PER_IMAGE = 6_000
 const TOKENS_PER_REQUEST = 64
 const MILLION = 1_000_000n
 
+/** The most that any model reads: what a request only refers to can be that much. */
+export const LARGEST_CONTEXT = 1_000_000
+
 const utf8 = new TextEncoder()
 
-/** An image in the request itself: its bytes are no tokens. */
-const isData = (text: string): boolean => text.startsWith("data:image/")
+/** Parts of a message that are pictures. Only in them are bytes no tokens: anybody may begin a text as a picture's address does. */
+const PICTURES: ReadonlySet<unknown> = new Set(["image_url", "input_image", "image"])
+/** Members that hold what a caller made up, and a model reads as it stands: tools' schemas, and what tools were called with. */
+const isVerbatim = (name: string, type: unknown): boolean =>
+  name === "tools" || name === "arguments" || (name === "input" && type === "tool_use")
+
+const isRecord = (json: Schema.Json | undefined): json is { readonly [name: string]: Schema.Json } =>
+  typeof json === "object" && json !== null && !Array.isArray(json)
+
+/** A document that the provider fetches. */
+const isFetched = (json: { readonly [name: string]: Schema.Json }): boolean =>
+  "file_url" in json ||
+  (json["type"] === "document" && isRecord(json["source"]) && json["source"]["type"] === "url")
+
+/** Where in a request something stands. */
+type Place = "message" | "picture" | "verbatim"
+
+const boundOf = (json: Schema.Json, place: Place): number => {
+  if (typeof json === "string") return utf8.encode(json).length + 4
+  if (typeof json !== "object" || json === null) return 8
+  let bound = 4
+  if (!isRecord(json)) {
+    for (const item of json) bound += boundOf(item, place)
+    return bound
+  }
+  const isPicture = place === "message" && PICTURES.has(json["type"])
+  if (isPicture) bound += TOKENS_PER_IMAGE
+  if (place === "message" && isFetched(json)) bound += LARGEST_CONTEXT
+  const within: Place = isPicture ? "picture" : place
+  for (const [name, value] of Object.entries(json)) {
+    const isBytes =
+      within === "picture" &&
+      typeof value === "string" &&
+      (name === "data" || ((name === "url" || name === "image_url") && value.startsWith("data:image/")))
+    bound +=
+      utf8.encode(name).length +
+      (isBytes ? 0 : boundOf(value, isVerbatim(name, json["type"]) ? "verbatim" : within))
+  }
+  return bound
+}
 
 /**
  * The most tokens that a request can have: a token is one byte at least, and the names and signs of its JSON are more than what
  * vendors put in their place.
  */
-export const inputBound = (body: Schema.Json): number => {
-  const boundOf = (json: Schema.Json): number => {
-    if (typeof json === "string") return isData(json) ? TOKENS_PER_IMAGE : utf8.encode(json).length + 4
-    if (typeof json !== "object" || json === null) return 8
-    let bound = 4
-    if (Array.isArray(json)) {
-      for (const item of json) bound += boundOf(item)
-      return bound
-    }
-    const isSource = "media_type" in json && String(json["media_type"]).startsWith("image/")
-    for (const [name, value] of Object.entries(json)) {
-      bound += name.length + (isSource && name === "data" ? TOKENS_PER_IMAGE : boundOf(value))
-    }
-    return bound
-  }
-  return boundOf(body) + TOKENS_PER_REQUEST
-}
+export const inputBound = (body: Schema.Json): number => boundOf(body, "message") + TOKENS_PER_REQUEST
 
 const dearest = (...perMillion: ReadonlyArray<string | undefined>): Money =>
   perMillion.reduce<Money>((most, price) => {

@@ -10,7 +10,7 @@ import {
   modelName,
   resolveModel
 } from "../domain/ModelGroups.ts"
-import { costBound, inputBound, UNBOUNDED_OUTPUT } from "../domain/CostBound.ts"
+import { costBound, inputBound, LARGEST_CONTEXT, UNBOUNDED_OUTPUT } from "../domain/CostBound.ts"
 import { moneyOf } from "../domain/Money.ts"
 import { costOf, isPriced, priceOf } from "../domain/Prices.ts"
 import {
@@ -334,7 +334,9 @@ const allTokens = (usage: TokenUsage): number =>
  * An attempt in the tenant's books, and held against its budget: at the most that it can cost.
  */
 const openIn = (parts: Parts, admission: Admission, body: JsonObject, maxOutput: number) => {
-  const input = Effect.cached(Effect.sync(() => inputBound(body)))
+  const input = Effect.cached(
+    Effect.sync(() => inputBound(body) + (refersToKept(body) ? LARGEST_CONTEXT : 0))
+  )
   return Effect.fnUntraced(function* ({ ref, ...known }: AttemptOpening) {
     const { principal, requestId, schema, settings, tenantId } = parts.tenant
     const tenant = { id: tenantId, schema }
@@ -375,13 +377,9 @@ const openIn = (parts: Parts, admission: Admission, body: JsonObject, maxOutput:
   })
 }
 
-/** The body's own limit of its answer, whichever dialect says it, for all choices together. */
-const maxOutputOf = (body: JsonObject): number | undefined => {
-  const most = ["max_completion_tokens", "max_output_tokens", "max_tokens"].flatMap(
-    (name) => numberAt(body, name) ?? []
-  )
-  return most.length === 0 ? undefined : Math.max(...most) * Math.max(1, numberAt(body, "n") ?? 1)
-}
+/** How many answers are asked for, which only chat completions can. */
+const choicesOf = ({ body, dialect }: Pick<LlmCall, "body" | "dialect">): number =>
+  dialect === "openai-chat" ? Math.ceil(Math.max(1, numberAt(body, "n") ?? 1)) : 1
 
 const limitNames: Readonly<Record<Dialect, string>> = {
   native: "max_tokens",
@@ -401,10 +399,12 @@ const withOutputLimit = (
 ): JsonObject => {
   const perMinute = tokensPerMinute(minuteLimitsOf(parts))
   const isHeld = perMinute !== undefined || parts.tenant.settings["llm.monthly_budget_usd"] !== undefined
-  if (!isHeld || maxOutputOf(body) !== undefined) return body
-  const choices = Math.max(1, numberAt(body, "n") ?? 1)
+  // As its own dialect says it, and has checked it: a name of another one's is no limit to anybody.
+  if (!isHeld || said.maxTokens !== undefined) return body
   const rest =
-    perMinute === undefined ? UNBOUNDED_OUTPUT : Math.floor((perMinute - estimateInput(said)) / choices)
+    perMinute === undefined
+      ? UNBOUNDED_OUTPUT
+      : Math.floor((perMinute - estimateInput(said)) / choicesOf({ body, dialect }))
   return { ...body, [limitNames[dialect]]: Math.max(1, Math.min(UNBOUNDED_OUTPUT, rest)) }
 }
 
@@ -462,7 +462,7 @@ const prepare = Effect.fnUntraced(function* (parts: Parts, call: LlmCall) {
   }
   const keptByProvider = untranslatable !== undefined && refersToKept(body)
   const candidates = yield* candidatesFor(parts, models, ({ own }) => own || !keptByProvider)
-  const maxOutput = maxOutputOf(body) ?? 0
+  const maxOutput = (conversation.maxTokens ?? 0) * choicesOf(call)
   const now = yield* Clock.currentTimeMillis
   const admission = yield* admit(parts, () => estimateInput(conversation) + maxOutput)
   const gatewayCall: GatewayCall = {

@@ -62,8 +62,31 @@ describe("the most that an attempt can cost", () => {
     assert.isAtMost(asked([{ type: "image_url", image_url: { url: image } }]), 6_500)
     const source = { type: "base64", media_type: "image/png", data: "A".repeat(1_000_000) }
     assert.isAtMost(asked([{ type: "image", source }]), 6_500)
+    // One that the provider fetches has no bytes here.
+    assert.isAtLeast(asked([{ type: "image_url", image_url: { url: "https://example.com/a.png" } }]), 6_000)
     // A document's bytes are its tokens, for all that is known.
     const document = { type: "base64", media_type: "application/pdf", data: "A".repeat(1_000_000) }
     assert.isAtLeast(asked([{ type: "document", source: document }]), 1_000_000)
+    const url = "https://example.com/a.pdf"
+    assert.isAtLeast(asked([{ type: "document", source: { type: "url", url } }]), 1_000_000)
+    assert.isAtLeast(asked([{ type: "input_file", file_url: url }]), 1_000_000)
+  })
+
+  it("takes no text for a picture, wherever it stands", () => {
+    const text = `data:image/png;base64,${"word ".repeat(20_000)}`
+    const source = { type: "base64", media_type: "image/png", data: text }
+    const picture = { type: "image", source }
+    const chat = { type: "image_url", image_url: { url: text } }
+    for (const body of [
+      { messages: [{ role: "user", content: text }] },
+      { messages: [{ role: "user", content: [{ type: "text", text }] }] },
+      { messages: [{ role: "user", content: [{ type: "image", source: { type: "text", text } }] }] },
+      { messages: [{ role: "assistant", content: [{ type: "tool_use", name: "f", input: picture }] }] },
+      { tools: [{ name: "f", input_schema: { type: "object", examples: [picture, chat] } }], messages: [] },
+      { messages: [{ role: "user", content: [{ media_type: "image/png", data: text }] }] },
+      { input: text }
+    ]) {
+      assert.isAtLeast(inputBound(body), 100_000, JSON.stringify(body).slice(0, 100))
+    }
   })
 })

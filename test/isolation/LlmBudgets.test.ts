@@ -236,6 +236,12 @@ layer(TestLlmApp, onRealClock)("A budget", (it) => {
       const own = yield* sent(tenant, { max_tokens: 77 })
       assert.strictEqual(member(own, "max_tokens"), 77)
       assert.isUndefined(member(own, "max_completion_tokens"))
+      // What is no limit in the dialect of the call is none here either, and holds nothing.
+      for (const members of [{ max_output_tokens: 1 }, { max_output_tokens: -1e9 }, { n: 0.3 }, { n: -3 }]) {
+        assert.strictEqual(member(yield* sent(tenant, members), "max_completion_tokens"), 16_384)
+      }
+      const refused = yield* ask(tenant, { model: "words", max_tokens: -1e9 })
+      assert.strictEqual(refused.status, 400)
       const free = yield* tenantWith(settings)
       assert.isUndefined(member(yield* sent(free), "max_completion_tokens"))
     })
@@ -249,6 +255,8 @@ layer(TestLlmApp, onRealClock)("A budget", (it) => {
           "llm.monthly_budget_usd": "0.01",
           "llm.prices": { "openai/mock-n50": price, "openai/mock-n20": { input: "0", output: "1" } }
         })
+        const few = yield* ask(tenant, { model: "words", max_tokens: 50, n: -3 })
+        assert.strictEqual(few.status, 402)
         const either = yield* ask(tenant, { model: "either", max_tokens: 50 })
         assert.strictEqual(either.status, 200)
         assert.strictEqual(either.model, "mock-n20")

@@ -48,6 +48,9 @@ layer(TestLlmApp, onRealClock)("A limit per minute", (it) => {
   it.effect("of tokens is held for the most that calls under way may come to", () =>
     Effect.gen(function* () {
       const tenant = yield* tenantWith({ "llm.tokens_per_minute": 1_000 }, "mock-n4-d20")
+      // What counts is the limit that its dialect knows.
+      const free = yield* ask(tenant, { model: "words", max_output_tokens: -1_000_000, max_tokens: 1_000 })
+      assert.strictEqual(free.status, 400)
       // 300 of output and some of the prompt: three fit in, of which each comes to a few.
       const answers = yield* all(10, ask(tenant, { model: "words", max_tokens: 300 }))
       assert.deepStrictEqual([count(answers, 200), count(answers, 429)], [3, 7])
@@ -74,7 +77,8 @@ layer(TestLlmApp, onRealClock)("A limit per minute", (it) => {
       const tenant = yield* tenantWith({ "llm.tokens_per_minute": 1_000 }, "mock-n200")
       const statuses: Array<number> = []
       for (let call = 0; call < 6; call++) {
-        statuses.push((yield* ask(tenant, { model: "words", max_tokens: 205 })).status)
+        const stream = call % 2 === 0
+        statuses.push((yield* ask(tenant, { model: "words", max_tokens: 205, stream })).status)
       }
       // 1,000 a minute is 17 a second: none of the four that fit in is forgotten meanwhile.
       assert.deepStrictEqual(statuses, [200, 200, 200, 200, 429, 429])
