@@ -237,7 +237,7 @@ layer(TestLlmApp, onRealClock)("A budget", (it) => {
       assert.strictEqual(member(own, "max_tokens"), 77)
       assert.isUndefined(member(own, "max_completion_tokens"))
       // What is no limit in the dialect of the call is none here either, and holds nothing.
-      for (const members of [{ max_output_tokens: 1 }, { max_output_tokens: -1e9 }, { n: 0.3 }, { n: -3 }]) {
+      for (const members of [{ max_output_tokens: 1 }, { max_output_tokens: -1e9 }, { n: 1.7 }, { n: -3 }]) {
         assert.strictEqual(member(yield* sent(tenant, members), "max_completion_tokens"), 16_384)
       }
       const refused = yield* ask(tenant, { model: "words", max_tokens: -1e9 })
