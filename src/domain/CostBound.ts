@@ -83,3 +83,30 @@ export const costBound = (price: Price, inputTokens: number, outputTokens: numbe
   const total = BigInt(inputTokens) * input + BigInt(outputTokens) * output
   return (total + MILLION - 1n) / MILLION
 }
+
+/** The most audio that one buffer holds: OpenAI takes 15 MiB, which is 33 minutes at 8 bytes a millisecond (G.711). */
+const LONGEST_AUDIO_MINUTES = 33n
+
+/** The most that the transcription of one buffer of audio can cost. */
+export const transcriptionBound = (price: Price): Money =>
+  costBound(price, TRANSCRIBER.input, TRANSCRIBER.output) +
+  LONGEST_AUDIO_MINUTES * moneyOf(price.audio_minute ?? "0")
+
+/** What a model reads and says at most in one answer, in tokens. */
+interface Reach {
+  readonly input: number
+  readonly output: number
+}
+
+/** Of OpenAI's transcribers. */
+const TRANSCRIBER: Reach = { input: 16_000, output: 2_000 }
+/** Of the first generation of realtime voice, and of the present one. */
+const SMALL_VOICE: Reach = { input: 32_000, output: 4_096 }
+const VOICE: Reach = { input: 128_000, output: 32_000 }
+const smallVoices = new Set(["gpt-realtime", "gpt-realtime-mini", "gpt-realtime-1.5"])
+
+/** The most that a response of realtime voice can cost: nobody knows before what it will have read. */
+export const responseBound = (price: Price, model: string): Money => {
+  const { input, output } = smallVoices.has(model) ? SMALL_VOICE : VOICE
+  return costBound(price, input, output)
+}

@@ -28,6 +28,8 @@ export interface TokenUsage {
   readonly audioInput?: number
   readonly audioCachedRead?: number
   readonly audioOutput?: number
+  /** Of audio that is billed by its length. */
+  readonly audioSeconds?: number
 }
 
 /** What the guard says of an input. `score` goes from 0 to 1. */

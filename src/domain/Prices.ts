@@ -3,7 +3,7 @@ import type { ModelRef, TokenUsage } from "./Llm.ts"
 import { modelName } from "./ModelGroups.ts"
 import type { TenantSettings } from "./TenantSettings.ts"
 
-/** USD per million tokens, decimal strings. What has no price of its own costs what `input` or `output` does. */
+/** USD per million tokens (`audio_minute`: per minute), decimal strings. What has no price of its own costs what `input` or `output` does. */
 export type Price = NonNullable<TenantSettings["llm.prices"]>[string]
 
 /** A price from a day on (UTC), as the vendor's list says it. */
@@ -66,7 +66,66 @@ const prices: Readonly<Record<string, Arr.NonEmptyReadonlyArray<DatedPrice>>> = 
   "openai/gpt-5.4-mini": [{ input: "0.75", output: "4.5", cached_input: "0.075", from: "2026-03-17" }],
   "openai/gpt-5.4-nano": [{ input: "0.2", output: "1.25", cached_input: "0.02", from: "2026-03-17" }],
   "openai/text-embedding-3-small": [{ input: "0.02", output: "0", from: "2025-01-01" }],
-  "openai/text-embedding-3-large": [{ input: "0.13", output: "0", from: "2025-01-01" }]
+  "openai/text-embedding-3-large": [{ input: "0.13", output: "0", from: "2025-01-01" }],
+  "openai/gpt-realtime-2.1": [
+    {
+      input: "4",
+      output: "24",
+      cached_input: "0.4",
+      audio_input: "32",
+      audio_cached_input: "0.4",
+      audio_output: "64",
+      from: "2026-07-01"
+    }
+  ],
+  "openai/gpt-realtime-2.1-mini": [
+    {
+      input: "0.6",
+      output: "2.4",
+      cached_input: "0.06",
+      audio_input: "10",
+      audio_cached_input: "0.3",
+      audio_output: "20",
+      from: "2026-07-01"
+    }
+  ],
+  "openai/gpt-realtime-2": [
+    {
+      input: "4",
+      output: "24",
+      cached_input: "0.4",
+      audio_input: "32",
+      audio_cached_input: "0.4",
+      audio_output: "64",
+      from: "2026-05-07"
+    }
+  ],
+  "openai/gpt-realtime": [
+    {
+      input: "4",
+      output: "16",
+      cached_input: "0.4",
+      audio_input: "32",
+      audio_cached_input: "0.4",
+      audio_output: "64",
+      from: "2025-08-28"
+    }
+  ],
+  "openai/gpt-realtime-mini": [
+    {
+      input: "0.6",
+      output: "2.4",
+      cached_input: "0.06",
+      audio_input: "10",
+      audio_cached_input: "0.3",
+      audio_output: "20",
+      from: "2025-10-06"
+    }
+  ],
+  "openai/gpt-4o-transcribe": [{ input: "2.5", output: "10", from: "2025-03-20" }],
+  "openai/gpt-4o-mini-transcribe": [{ input: "1.25", output: "5", from: "2025-03-20" }],
+  "openai/gpt-realtime-whisper": [{ input: "0", output: "0", audio_minute: "0.017", from: "2026-05-07" }],
+  "openai/whisper-1": [{ input: "0", output: "0", audio_minute: "0.006", from: "2025-01-01" }]
 }
 
 /** Of a model's prices, the newest first, the one of a moment (milliseconds since 1970); the first known one before all of them. */
@@ -116,7 +175,9 @@ export const costOf = (usage: TokenUsage, price: Price | undefined): string | nu
       usage.audioCachedRead ?? 0,
       price.audio_cached_input ?? price.cached_input ?? price.audio_input ?? price.input
     ),
-    part(usage.audioOutput ?? 0, price.audio_output ?? price.output)
+    part(usage.audioOutput ?? 0, price.audio_output ?? price.output),
+    // Per minute, in the terms of the others: a million of them.
+    part(Math.ceil(((usage.audioSeconds ?? 0) * 1_000_000) / 60), price.audio_minute ?? "0")
   ])
   return plain(BigDecimal.make(total.value, total.scale + PER_MILLION_SCALE))
 }

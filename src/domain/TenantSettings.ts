@@ -20,7 +20,7 @@ const ModelPattern = Schema.String.check(
 
 const GroupName = Schema.String.check(Schema.isPattern(/^[a-z][a-z0-9-]{0,39}$/))
 
-/** USD per million tokens, by kind of token. */
+/** USD per million tokens, by kind of token; `audio_minute` is USD per minute of audio, for what is not billed by tokens. */
 export const Price = Schema.Struct({
   input: DecimalUsd,
   output: DecimalUsd,
@@ -29,7 +29,8 @@ export const Price = Schema.Struct({
   reasoning: Schema.optionalKey(DecimalUsd),
   audio_input: Schema.optionalKey(DecimalUsd),
   audio_cached_input: Schema.optionalKey(DecimalUsd),
-  audio_output: Schema.optionalKey(DecimalUsd)
+  audio_output: Schema.optionalKey(DecimalUsd),
+  audio_minute: Schema.optionalKey(DecimalUsd)
 })
 
 const fields = {

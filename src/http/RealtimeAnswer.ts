@@ -89,7 +89,7 @@ const openSession = Effect.fnUntraced(function* (
     }
   )
   if (ended !== undefined) return yield* refusals[ended]()
-  yield* session.relay(yield* accept)
+  yield* session.relay(yield* accept({ "X-Request-Id": yield* RequestId }))
   // Nobody reads it: for the log and the metrics.
   return HttpServerResponse.empty({ status: 101 })
 })

@@ -23,6 +23,12 @@ const server = new WebSocketServer({
   handleProtocols: (offered) => (offered.has(PROTOCOL) ? PROTOCOL : false)
 })
 
+/** Headers of ours, for the answer of `ws`. */
+const ownHeaders = new WeakMap<IncomingMessage, Readonly<Record<string, string>>>()
+server.on("headers", (lines, request) => {
+  for (const [name, value] of Object.entries(ownHeaders.get(request) ?? {})) lines.push(`${name}: ${value}`)
+})
+
 const has = (header: string | undefined, token: string): boolean =>
   (header ?? "")
     .toLowerCase()
@@ -47,9 +53,9 @@ export interface Handshake {
   /**
    * Answers it, and gives a socket that is paused: nothing is lost until somebody listens. Never returns for a caller who has
    * gone. The request must not end before the socket is closed, or a response would be written into it; the scope's end cuts
-   * it.
+   * it. `headers` go into the answer as they are.
    */
-  readonly accept: Effect.Effect<WebSocket, never, Scope.Scope>
+  readonly accept: (headers: Readonly<Record<string, string>>) => Effect.Effect<WebSocket, never, Scope.Scope>
 }
 
 /**
@@ -74,19 +80,21 @@ export const takeHandshake = Effect.fnUntraced(function* (request: HttpServerReq
     () => Effect.sync(forget)
   )
   const handshake: Handshake = {
-    accept: Effect.acquireRelease(
-      Effect.callback<WebSocket>((resume) => {
-        forget()
-        server.handleUpgrade(source, socket, Buffer.alloc(0), (accepted) => {
-          // Told by its close; without a listener, a frame that is none would end the process.
-          accepted.on("error", () => undefined)
-          accepted.pause()
-          resume(Effect.succeed(accepted))
-        })
-      }),
-      (accepted) => Effect.sync(() => accepted.terminate()),
-      { interruptible: true }
-    )
+    accept: (headers) =>
+      Effect.acquireRelease(
+        Effect.callback<WebSocket>((resume) => {
+          forget()
+          ownHeaders.set(source, headers)
+          server.handleUpgrade(source, socket, Buffer.alloc(0), (accepted) => {
+            // Told by its close; without a listener, a frame that is none would end the process.
+            accepted.on("error", () => undefined)
+            accepted.pause()
+            resume(Effect.succeed(accepted))
+          })
+        }),
+        (accepted) => Effect.sync(() => accepted.terminate()),
+        { interruptible: true }
+      )
   }
   return handshake
 })

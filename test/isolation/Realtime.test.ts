@@ -168,8 +168,9 @@ layer(TestRealtimeApp, onRealClock)("Realtime voice of two tenants", (it) => {
   it.effect("goes on for one when the other is suspended or has spent its budget", () =>
     Effect.gen(function* () {
       const acme = yield* tenantWith({
-        "llm.prices": { "openai/rt": { input: "1000", output: "1000" } },
-        "llm.monthly_budget_usd": "0.01"
+        // A response can cost 0.16.
+        "llm.prices": { "openai/rt": { input: "1", output: "1" } },
+        "llm.monthly_budget_usd": "0.17"
       })
       const globex = yield* provisionTenant("globex")
       const initech = yield* provisionTenant("initech")

@@ -540,7 +540,7 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
   it.effect("bills every response by its own usage, once, whatever became of it", () =>
     Effect.gen(function* () {
       const tenant = yield* provisionTenant("voice")
-      const bill = Effect.fnUntraced(function* (model: string, cancel = false) {
+      const bill = Effect.fnUntraced(function* (model: string, cancel = false, estimate = 0) {
         const before = (yield* rowsOf(tenant, 0)).length
         const caller = yield* dial(tenant, `openai/${model}`)
         caller.send(create)
@@ -555,7 +555,7 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
         const row = rows.at(-1)
         assert.strictEqual(
           Number(at(row, "audio_output_tokens")),
-          Number(at(done, "response", "usage", "output_token_details", "audio_tokens") ?? 0)
+          Number(at(done, "response", "usage", "output_token_details", "audio_tokens") ?? estimate)
         )
         assert.strictEqual(row?.["provider_request_id"], at(done, "response", "id"))
         return row
@@ -564,7 +564,8 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
       assert.deepInclude(yield* bill("rt-n5000", true), { status: "cancelled", fault: "client_cancelled" })
       assert.deepInclude(yield* bill("rt-failed"), { status: "failed", fault: "boom" })
       assert.deepInclude(yield* bill("rt-incomplete"), { status: "ok", fault: "max_output_tokens" })
-      assert.deepInclude(yield* bill("rt-nousage"), { estimated: true, output_tokens: 0n })
+      // Half a second of speech, and five words to it.
+      assert.deepInclude(yield* bill("rt-nousage", false, 10), { estimated: true, output_tokens: 5n })
       assert.lengthOf(yield* rowsOf(tenant, 5), 5)
     })
   )
@@ -572,11 +573,14 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
   it.effect("bills transcriptions to the model that made them, by tokens or by seconds", () =>
     Effect.gen(function* () {
       const tenant = yield* tenantWith({
-        "llm.prices": { "openai/gpt-4o-transcribe": { input: "2.5", output: "10", audio_input: "6" } }
+        "llm.prices": {
+          "openai/gpt-4o-transcribe": { input: "2.5", output: "10", audio_input: "6", audio_minute: "0.02" }
+        }
       })
       const expected = [
         ["rt", 17n, {}, "0.000152"],
-        ["rt-seconds", 0n, { seconds: 1.5 }, "0"]
+        // 1.5 of 60 seconds.
+        ["rt-seconds", 0n, { seconds: 1.5 }, "0.0005"]
       ] as const
       for (const [index, [model, audio, metadata, cost]] of expected.entries()) {
         const caller = yield* dial(tenant, `openai/${model}`)
@@ -659,24 +663,90 @@ layer(TestRealtimeApp, onRealClock)("realtime voice", (it) => {
   it.effect("ends with an error when the budget is spent, and the next one is refused", () =>
     Effect.gen(function* () {
       const tenant = yield* tenantWith({
-        "llm.prices": { "openai/rt": { input: "1000", output: "1000" } },
-        // A response costs 0.065.
-        "llm.monthly_budget_usd": "0.1"
+        // A response can cost 0.16, and one of this model comes to 0.13.
+        "llm.prices": { "openai/rt-long": { input: "1", output: "1" } },
+        "llm.monthly_budget_usd": "0.40"
       })
-      const caller = yield* dial(tenant, "openai/rt")
+      const caller = yield* dial(tenant, "openai/rt-long")
       caller.send(create)
       yield* heard(caller, "response.done")
       yield* rowsOf(tenant, 1)
       assert.isUndefined(caller.closed())
+      // 0.13 is spent and 0.16 held: there is nothing for a third one.
       caller.send(create)
       assert.strictEqual((yield* closeOf(caller)).code, 1008)
       const types = caller.events.map(({ type }) => type)
       assert.strictEqual(types.filter((type) => type === "response.done").length, 2)
       assert.strictEqual(at(caller.events.at(-1), "error", "code"), "BudgetExceeded")
-      yield* rowsOf(tenant, 2)
-      const answer = yield* refusedDial("?model=openai/rt", { headers: bearer(tenant.apiKey) })
+      const rows = yield* rowsOf(tenant, 2)
+      assert.deepStrictEqual(
+        rows.map(({ cost_usd }) => cost_usd),
+        ["0.13", "0.13"]
+      )
+      const answer = yield* refusedDial("?model=openai/rt-long", { headers: bearer(tenant.apiKey) })
       assert.deepStrictEqual([answer.status, at(answer.json, "error", "code")], [402, "BudgetExceeded"])
       assert.strictEqual(answer.headers["x-should-retry"], "false")
+      const { budget } = yield* tenant.asUser.llm.usage({ query: {} })
+      assert.deepStrictEqual(budget, { monthly_usd: "0.40", spent_usd: "0.26", reserved_usd: "0" })
+    })
+  )
+
+  it.effect("holds a response of each open session, so that no two spend the same", () =>
+    Effect.gen(function* () {
+      const tenant = yield* tenantWith({
+        "llm.prices": { "openai/rt": { input: "1", output: "1" } },
+        "llm.monthly_budget_usd": "0.33"
+      })
+      const refused = Effect.map(
+        refusedDial("?model=openai/rt", { headers: bearer(tenant.apiKey) }),
+        ({ status }) => status
+      )
+      const one = yield* dial(tenant, "openai/rt")
+      yield* dial(tenant, "openai/rt")
+      assert.strictEqual(yield* refused, 402)
+      one.socket.close()
+      yield* eventually("what the closed one held is free", Effect.exit(dial(tenant, "openai/rt")), (exit) =>
+        Exit.isSuccess(exit)
+      )
+      assert.strictEqual(yield* refused, 402)
+    })
+  )
+
+  it.effect("lets no more responses be asked for at a time than are paid for", () =>
+    Effect.gen(function* () {
+      const tenant = yield* tenantWith({
+        "llm.prices": { "openai/rt-hang": { input: "1", output: "1" } },
+        "llm.monthly_budget_usd": "0.33"
+      })
+      const caller = yield* dial(tenant, "openai/rt-hang")
+      const beside = { type: "response.create", event_id: "mine", response: { conversation: "none" } }
+      for (let count = 0; count < 20; count++) caller.send(beside)
+      yield* heard(caller, "error", 19)
+      const side = yield* sideOf("rt-hang")
+      assert.lengthOf(side.frames, 1)
+      // There is enough for a second one, and for no third.
+      caller.send(beside)
+      yield* heard(caller, "response.created", 2)
+      caller.send(beside)
+      // Of the audio it is told once.
+      for (let count = 0; count < 5; count++) caller.send({ type: "input_audio_buffer.append", audio: AUDIO })
+      caller.send({ type: "response.cancel" })
+      const errors = yield* heard(caller, "error", 21)
+      assert.deepStrictEqual(
+        errors.map((event) => at(event, "error", "code")),
+        [...Array.from({ length: 19 }, () => "RateLimited"), "BudgetExceeded", "BudgetExceeded"]
+      )
+      assert.strictEqual(at(errors[0], "error", "event_id"), "mine")
+      yield* eventually(
+        "the last frame comes",
+        Effect.sync(() => side.frames.map(({ text }) => JSON.parse(text).type)),
+        (types) => types.at(-1) === "response.cancel"
+      )
+      assert.lengthOf(side.frames, 3)
+      // What is cut is estimated, within what was held for it.
+      caller.socket.terminate()
+      const rows = yield* rowsOf(tenant, 2)
+      for (const row of rows) assert.deepInclude(row, { status: "cancelled", estimated: true })
     })
   )
 

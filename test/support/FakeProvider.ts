@@ -10,6 +10,7 @@ import type { Behaviour, Planned } from "./FakeProviderAnswers.ts"
 import { identify, openRow } from "./FakeProviderInvoice.ts"
 import type { InvoiceRow, OpenRow } from "./FakeProviderInvoice.ts"
 import type { JsonObject, Refusal, Script, Wire } from "./FakeProviderWire.ts"
+import { realtimeProvider } from "./FakeRealtime.ts"
 import { anthropicModels, isAnthropic, openAiModels, vendor, wires } from "./FakeProviderWires.ts"
 
 /** One request as it came, and what became of it. */
@@ -286,7 +287,7 @@ const notFound = (path: string): Refusal => ({ status: 404, code: null, message:
  * the last turn of the assistant is gone on with, and so is the one before a user who asks to continue; `stop` and
  * the limits of tokens hold. The delays are those of the real clock, also under a `TestClock`.
  *
- * `GET /invoice` answers the invoice, for one who is in another process.
+ * Realtime voice is answered as by `FakeRealtime`. `GET /invoice` answers the invoice, for one who is in another process.
  */
 export const startFakeProviderAt = Effect.fnUntraced(function* (wantedPort: number) {
   let attempts: Array<Writable<Attempt>> = []
@@ -398,6 +399,17 @@ export const startFakeProviderAt = Effect.fnUntraced(function* (wantedPort: numb
     })
   })
 
+  const voice = realtimeProvider((response, model) => {
+    const row: OpenRow = { ...openRow(response, "/v1/realtime", {}), model }
+    invoice.push(row)
+    return (ended, usage) => {
+      if (row.ended !== "open") return
+      row.ended = ended
+      row.usage = usage
+    }
+  })
+  server.on("upgrade", voice.upgrade)
+
   const port = yield* Effect.acquireRelease(
     Effect.callback<number>((resume) => {
       server.listen(wantedPort, "127.0.0.1", () => {
@@ -412,6 +424,7 @@ export const startFakeProviderAt = Effect.fnUntraced(function* (wantedPort: numb
     () =>
       Effect.callback<void>((resume) => {
         server.close(() => resume(Effect.void))
+        voice.close()
         server.closeAllConnections()
       })
   )

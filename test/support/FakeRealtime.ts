@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net"
 import type { Duplex } from "node:stream"
 import { WebSocketServer } from "ws"
 import type { WebSocket } from "ws"
+import type { TokenUsage } from "../../src/domain/Llm.ts"
 
 /** One session as the provider saw it. */
 export interface ProviderSession {
@@ -51,6 +52,15 @@ export const usageOf = (audioOut: number) => ({
   output_token_details: { text_tokens: 5, audio_tokens: audioOut }
 })
 
+/** Of a long conversation: `rt-long`. */
+const longUsage = {
+  total_tokens: 130_000,
+  input_tokens: 110_000,
+  output_tokens: 20_000,
+  input_token_details: { text_tokens: 110_000, audio_tokens: 0, image_tokens: 0, cached_tokens: 0 },
+  output_token_details: { text_tokens: 20_000, audio_tokens: 0 }
+}
+
 const refusals: Readonly<Record<string, readonly [status: string, code: string]>> = {
   "rt-200": ["200 OK", "none"],
   "rt-401": ["401 Unauthorized", "invalid_api_key"],
@@ -80,7 +90,26 @@ const statuses: Readonly<Record<string, readonly [status: string, details: Json]
   "rt-incomplete": ["incomplete", { type: "incomplete", reason: "max_output_tokens" }]
 }
 
-const serve = (session: ProviderSession, number: number) => {
+/** How a response ended, and what is billed for it. */
+export type Bill = (ended: "finished" | "aborted", usage: TokenUsage) => void
+
+/** What `usageOf` says, each token counted once. */
+const billOf = (audioOut: number): TokenUsage => ({
+  input: 6,
+  cachedRead: 4,
+  cachedWrite: 0,
+  output: 5,
+  reasoning: 0,
+  audioInput: 16,
+  audioCachedRead: 4,
+  audioOutput: audioOut
+})
+
+const serve = (
+  session: ProviderSession,
+  number: number,
+  openBill: (response: string, model: string) => Bill
+) => {
   const { model, socket } = session
   let count = 0
   const id = (kind: string) => `${kind}_${number}_${++count}`
@@ -103,10 +132,12 @@ const serve = (session: ProviderSession, number: number) => {
     const response = id("resp")
     const common = { response_id: response, item_id: id("item"), output_index: 0, content_index: 0 }
     answer.cancelled = false
+    const bill = openBill(response, model)
+    let sent = 0
+    socket.once("close", () => bill("aborted", billOf(sent)))
     send({ type: "response.created", response: { id: response, status: "in_progress", usage: null } })
     if (model === "rt-hang") return
     const pieces = piecesOf(model)
-    let sent = 0
     for (; sent < pieces && !answer.cancelled; sent++) {
       if (model === "rt-drop" && sent === 10) return socket.terminate()
       const close = /^rt-close-(\d+)$/.exec(model)?.[1]
@@ -129,9 +160,10 @@ const serve = (session: ProviderSession, number: number) => {
         status,
         status_details: details,
         output: [],
-        usage: model === "rt-nousage" ? null : usageOf(sent)
+        usage: model === "rt-nousage" ? null : model === "rt-long" ? longUsage : usageOf(sent)
       }
     }
+    bill("finished", billOf(sent))
     send(done)
     if (model === "rt-twice") send(done)
     send({ type: "rate_limits.updated", rate_limits: [] })
@@ -198,6 +230,53 @@ const serve = (session: ProviderSession, number: number) => {
   })
 }
 
+/** A provider of realtime voice, behind the upgrades of some server. */
+export const realtimeProvider = (
+  openBill: (response: string, model: string) => Bill = () => () => undefined
+) => {
+  const sessions: Array<ProviderSession> = []
+  const asked: Array<string> = []
+  let waiting = 0
+  const sockets = new WebSocketServer({ noServer: true })
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    const model = new URL(request.url ?? "", "http://provider").searchParams.get("model") ?? ""
+    asked.push(model)
+    const refusal = refusals[model]
+    if (refusal !== undefined) {
+      return refuse(socket, ...refusal, request.headers.authorization ?? "")
+    }
+    if (model === "rt-mute") {
+      waiting++
+      socket.on("close", () => waiting--)
+      socket.on("end", () => socket.destroy())
+      // Read, so that its end is seen.
+      socket.resume()
+      return
+    }
+    sockets.handleUpgrade(request, socket, head, (open) => {
+      const session: ProviderSession = {
+        model,
+        headers: request.headers,
+        frames: [],
+        socket: open,
+        flushed: 0,
+        closed: undefined
+      }
+      sessions.push(session)
+      serve(session, sessions.length, openBill)
+    })
+  }
+  return {
+    upgrade,
+    sessions,
+    asked,
+    waiting: () => waiting,
+    close: () => {
+      for (const { socket } of sessions) socket.terminate()
+    }
+  }
+}
+
 /**
  * A provider of realtime voice that speaks OpenAI's GA protocol over plain HTTP. Names of models pick what it does: `rt` and
  * `rt-n<pieces>` answer, `rt-<status>` refuses the upgrade, the others are told by their names above.
@@ -207,50 +286,20 @@ export class FakeRealtime extends Context.Service<FakeRealtime, Fake>()("test/Fa
     FakeRealtime,
     Effect.acquireRelease(
       Effect.callback<{ readonly fake: Fake; readonly close: () => void }>((resume) => {
-        const sessions: Array<ProviderSession> = []
-        const asked: Array<string> = []
-        let waiting = 0
-        const sockets = new WebSocketServer({ noServer: true })
+        const provider = realtimeProvider()
         const server = createServer((_request, response) => {
           response.statusCode = 404
           response.end()
         })
-        server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-          const model = new URL(request.url ?? "", "http://provider").searchParams.get("model") ?? ""
-          asked.push(model)
-          const refusal = refusals[model]
-          if (refusal !== undefined) {
-            return refuse(socket, ...refusal, request.headers.authorization ?? "")
-          }
-          if (model === "rt-mute") {
-            waiting++
-            socket.on("close", () => waiting--)
-            socket.on("end", () => socket.destroy())
-            // Read, so that its end is seen.
-            socket.resume()
-            return
-          }
-          sockets.handleUpgrade(request, socket, head, (open) => {
-            const session: ProviderSession = {
-              model,
-              headers: request.headers,
-              frames: [],
-              socket: open,
-              flushed: 0,
-              closed: undefined
-            }
-            sessions.push(session)
-            serve(session, sessions.length)
-          })
-        })
+        server.on("upgrade", provider.upgrade)
         server.listen(0, "127.0.0.1", () => {
           const address: AddressInfo | string | null = server.address()
           const port = typeof address === "object" && address !== null ? address.port : 0
           resume(
             Effect.succeed({
-              fake: { url: `http://127.0.0.1:${port}`, sessions, asked, waiting: () => waiting },
+              fake: { ...provider, url: `http://127.0.0.1:${port}` },
               close: () => {
-                for (const { socket } of sessions) socket.terminate()
+                provider.close()
                 server.closeAllConnections()
                 server.close()
               }

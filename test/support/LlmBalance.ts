@@ -4,13 +4,18 @@ import { costOf } from "../../src/domain/Prices.ts"
 import type { InvoiceRow } from "./FakeProviderInvoice.ts"
 import type { LedgerRow } from "./LlmChaos.ts"
 
-const usageOf = ({ cachedRead, cachedWrite, input, output, reasoning }: LedgerRow) => ({
-  input,
-  cachedRead,
-  cachedWrite,
-  output,
-  reasoning
+const usageOf = (row: LedgerRow) => ({
+  input: row.input,
+  cachedRead: row.cachedRead,
+  cachedWrite: row.cachedWrite,
+  output: row.output,
+  reasoning: row.reasoning,
+  audioInput: row.audioInput,
+  audioCachedRead: row.audioCachedRead,
+  audioOutput: row.audioOutput
 })
+
+const silent = { audioInput: 0, audioCachedRead: 0, audioOutput: 0 }
 
 const price = { input: "3", output: "15", cached_input: "0.3", cache_write: "3.75" }
 
@@ -42,13 +47,15 @@ export const assertBalanced = ({
         assert.strictEqual(row.output, 0)
         continue
       }
-      if (!row.estimated) assert.deepStrictEqual(usageOf(row), bill.usage, JSON.stringify({ row, bill }))
+      if (!row.estimated) {
+        assert.deepStrictEqual(usageOf(row), { ...silent, ...bill.usage }, JSON.stringify({ row, bill }))
+      }
       assert.strictEqual(Number(row.cost_usd), Number(costOf(usageOf(row), price)))
       assert.isAbove(Number(row.cost_usd), 0)
     }
     const outputOf = new Map<string, number>()
-    for (const { output, request_id } of rows) {
-      outputOf.set(request_id, (outputOf.get(request_id) ?? 0) + output)
+    for (const { audioOutput, output, request_id } of rows) {
+      outputOf.set(request_id, (outputOf.get(request_id) ?? 0) + output + audioOutput)
     }
     assert.isAbove(heard.size, 0)
     for (const [id, tokens] of heard) assert.isAtLeast(outputOf.get(id) ?? -1, tokens, id)

@@ -1,9 +1,11 @@
 import { Duration, Effect, Fiber, Random, Redacted, Schema, Stream } from "effect"
 import { ChildProcess } from "effect/process"
 import { fileURLToPath } from "node:url"
+import { WebSocket } from "ws"
 import { eventually } from "./Eventually.ts"
 import type { InvoiceRow } from "./FakeProviderInvoice.ts"
 import { environmentOf, TestDatabase } from "./Platform.ts"
+import { at } from "./RealtimeApp.ts"
 import { startProcess } from "./Serve.ts"
 import { operator, provisionTenant } from "./Tenants.ts"
 import type { TestTenant } from "./Tenants.ts"
@@ -32,6 +34,8 @@ interface Kind {
   /** Leaves after the first chunk. */
   readonly leaves?: boolean
   readonly tool?: boolean
+  /** Realtime voice: so many responses, one after the other. */
+  readonly responses?: number
 }
 
 /** Each a group of its own, with a sound model behind the first. */
@@ -47,7 +51,9 @@ const kinds: ReadonlyArray<Kind> = [
   { model: "openai/fault-cut-n50", stream: true },
   { model: "openai/fault-cut-n80", stream: true, resume: true },
   { model: "openai/fault-503", stream: false },
-  { model: "openai/mock-n10", stream: false, tool: true }
+  { model: "openai/mock-n10", stream: false, tool: true },
+  { model: "openai/rt-n40", stream: true, responses: 3 },
+  { model: "openai/rt-n2000", stream: true, responses: 1, leaves: true }
 ]
 const sound = "openai/mock-n90"
 
@@ -72,6 +78,39 @@ const tools = [
 type Heard = Map<string, number>
 
 const tokensIn = (text: string) => text.match(/tok\d+/g)?.length ?? 0
+
+const isDelta = (event: unknown, kind: string) => at(event, "type") === `response.${kind}.delta`
+
+/** A session of realtime voice. Nobody minds how it ends. */
+const talk = (
+  url: string,
+  tenant: TestTenant,
+  heard: Heard,
+  { leaves, model, responses = 1 }: Kind
+): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/v1/realtime?model=${groupOf(model)}`, {
+      headers: { authorization: `Bearer ${Redacted.value(tenant.apiKey)}` }
+    })
+    let id = ""
+    let [audioMillis, words, done] = [0, 0, 0]
+    const ask = () => socket.send(JSON.stringify({ type: "response.create" }))
+    socket.on("upgrade", ({ headers }) => (id = String(headers["x-request-id"])))
+    socket.on("open", ask)
+    socket.on("message", (data) => {
+      const event: unknown = JSON.parse(String(data))
+      if (isDelta(event, "output_audio")) audioMillis += 20
+      if (isDelta(event, "output_audio_transcript")) words++
+      if (words > 0) heard.set(id, words + Math.floor(audioMillis / 50))
+      if (leaves === true && words > 0) socket.terminate()
+      if (at(event, "type") !== "response.done") return
+      done++
+      if (done < responses) ask()
+      else socket.close()
+    })
+    socket.on("error", () => undefined)
+    socket.on("close", () => resume(Effect.void))
+  })
 
 /** One call. Nobody minds how it ends: the server may die. */
 const call = (url: string, tenant: TestTenant, heard: Heard, { leaves, model, resume, stream, tool }: Kind) =>
@@ -124,6 +163,9 @@ export interface LedgerRow {
   readonly cachedWrite: number
   readonly output: number
   readonly reasoning: number
+  readonly audioInput: number
+  readonly audioCachedRead: number
+  readonly audioOutput: number
 }
 
 const rowsOf = (tenant: TestTenant) =>
@@ -131,7 +173,9 @@ const rowsOf = (tenant: TestTenant) =>
     TestDatabase,
     ({ superuser: sql }) => sql<LedgerRow>`SELECT id, provider, model, status, estimated, cost_usd::text,
       provider_request_id, request_id, input_tokens::int AS input, cached_read_tokens::int AS "cachedRead",
-      cached_write_tokens::int AS "cachedWrite", output_tokens::int AS output, reasoning_tokens::int AS reasoning
+      cached_write_tokens::int AS "cachedWrite", output_tokens::int AS output, reasoning_tokens::int AS reasoning,
+      audio_input_tokens::int AS "audioInput", audio_cached_tokens::int AS "audioCachedRead",
+      audio_output_tokens::int AS "audioOutput"
       FROM ${sql(`${tenant.schema}.llm_usage`)}`
   )
 
@@ -183,7 +227,10 @@ export const chaos = Effect.fnUntraced(function* (calls: number, concurrency: nu
   const run = (url: string, from: number, to: number) =>
     Effect.forEach(
       Array.from({ length: to - from }, (_, index) => kinds[(from + index) % kinds.length]),
-      (kind) => (kind === undefined ? Effect.void : call(url, tenant, heard, kind)),
+      (kind) => {
+        if (kind === undefined) return Effect.void
+        return kind.responses === undefined ? call(url, tenant, heard, kind) : talk(url, tenant, heard, kind)
+      },
       { concurrency, discard: true }
     )
 

@@ -304,7 +304,7 @@ const toRecord = (row: UsageRow) => ({
   streamed: row.streamed,
   resumed: row.resumed,
   own_key: row.ownKey,
-  metadata: row.metadata,
+  metadata: { ...row.metadata, ...row.outcome },
   month: monthOf(row.openedAt),
   lease: row.lease ?? null
 })

@@ -4,7 +4,7 @@ import { SecureRandom } from "effect/crypto"
 import type { WebSocket } from "ws"
 import type { ClosedCode } from "../../domain/Event.ts"
 import { ProviderRefused } from "../../domain/Llm.ts"
-import type { ModelRef } from "../../domain/Llm.ts"
+import type { ModelRef, TokenUsage } from "../../domain/Llm.ts"
 import { modelName } from "../../domain/ModelGroups.ts"
 import { ProviderNotConfigured, ProviderUnavailable, RateLimited } from "../../domain/Problems.ts"
 import type { BudgetExceeded, DependencyUnavailable } from "../../domain/Problems.ts"
@@ -15,7 +15,7 @@ import type { ProviderFault } from "./Faults.ts"
 import type { Candidate } from "./LlmGateway.ts"
 import { countAlarm, countAttempt, setRealtimeSessions } from "./LlmMetrics.ts"
 import { RealtimeMeter } from "./RealtimeMeter.ts"
-import type { MeteredSession, Metering, RealtimeAccount } from "./RealtimeMeter.ts"
+import type { MeteredSession, Metering, RealtimeAccount, Standing } from "./RealtimeMeter.ts"
 import { Relay } from "./RealtimeRelay.ts"
 import type { Ending } from "./RealtimeRelay.ts"
 import { connectRealtime } from "./RealtimeUpstream.ts"
@@ -31,6 +31,12 @@ const LAST_SETTLEMENTS = Duration.seconds(5)
 
 /** OpenAI's PCM16 of 24 kHz: a token of the model's speech is 50 ms of it. */
 const SPEECH_BYTES_PER_TOKEN = 2_400
+/** The same of a caller's: 100 ms. */
+const HEARD_BYTES_PER_TOKEN = 4_800
+const BASE64 = 0.75
+const TEXT_BYTES_PER_TOKEN = 3
+/** Of a response's tokens, so many are written down before they are delivered. */
+const REACH_AHEAD = 256
 /** What of an event with audio is no audio, about. */
 const EVENT_OVERHEAD_BYTES = 200
 
@@ -61,6 +67,13 @@ export interface RealtimeSession {
 }
 
 type EndCode = ClosedCode | "BudgetExceeded" | "ProviderUnavailable"
+
+/** What a client may say while the last response that is paid for is under way. */
+const lastWords: ReadonlySet<string | undefined> = new Set([
+  "response.cancel",
+  "conversation.item.truncate",
+  "output_audio_buffer.clear"
+])
 
 /** RFC 6455, 7.4.1: 1001 going away, 1008 policy, 1011 an error of the server's; 1013 try again later (IANA). */
 const endings: Readonly<
@@ -118,12 +131,22 @@ const failureOf = (
 }
 
 interface OpenResponse {
+  readonly id: string
   readonly startedAt: number
   firstAt: number | undefined
+  /** What it had read, estimated. */
+  readonly read: TokenUsage
   audioBytes: number
   /** Of text, or of the words to the audio: a token each at least. */
   pieces: number
+  /** Tokens that are written down as delivered. */
+  reached: number
 }
+
+const saidBy = ({ audioBytes, pieces }: OpenResponse): Pick<TokenUsage, "output" | "audioOutput"> => ({
+  output: pieces,
+  audioOutput: Math.ceil(audioBytes / SPEECH_BYTES_PER_TOKEN)
+})
 
 /**
  * Realtime voice: the session of a caller joined to one of a provider's, both of which speak OpenAI's protocol. It knows no
@@ -178,14 +201,27 @@ export class Realtime extends Context.Service<
           () => countOne(tenantId, -1)
         )
 
-      const connect = Effect.fnUntraced(function* ({ candidates, safetyIdentifier }: RealtimeGrant) {
+      const connect = Effect.fnUntraced(function* (
+        { candidates, safetyIdentifier }: RealtimeGrant,
+        accountFor: (
+          ref: ModelRef
+        ) => Effect.Effect<RealtimeAccount, BudgetExceeded | DependencyUnavailable, Scope.Scope>
+      ) {
         const failures: Array<readonly [ModelRef, ProviderFault]> = []
+        let tooDear: BudgetExceeded | DependencyUnavailable | undefined
         for (const candidate of candidates) {
           const { client, ref } = candidate
+          const paid = yield* Effect.result(accountFor(ref))
+          if (Result.isFailure(paid)) {
+            tooDear = paid.failure
+            continue
+          }
+          const account = paid.success
           const [took, connected] = yield* Effect.timed(
             Effect.result(connectRealtime(candidate, { "openai-safety-identifier": safetyIdentifier }))
           )
-          if (Result.isSuccess(connected)) return { candidate, provider: connected.success }
+          if (Result.isSuccess(connected)) return { account, candidate, provider: connected.success }
+          yield* account.close
           const fault = connected.failure
           failures.push([ref, fault])
           const remedy = remedyOf(fault)
@@ -211,7 +247,7 @@ export class Realtime extends Context.Service<
             })
           }
         }
-        return yield* failureOf(failures)
+        return yield* failures.length === 0 && tooDear !== undefined ? tooDear : failureOf(failures)
       })
 
       return Realtime.of({
@@ -221,18 +257,29 @@ export class Realtime extends Context.Service<
           const one = Semaphore.makeUnsafe(1)
           /** In their order, and beside the relay. */
           const beside = (effect: Effect.Effect<void>) => run(one.withPermit(effect))
-          const account = yield* Effect.acquireRelease(
-            meter.reserve({ ...grant, sessionId }),
-            ({ close }) => Effect.sync(() => void beside(close)),
-            { interruptible: true }
+          const { account, candidate, provider } = yield* connect(grant, (ref) =>
+            Effect.acquireRelease(
+              meter.open({ ...grant, sessionId }, ref),
+              ({ close }) => Effect.sync(() => void beside(close)),
+              { interruptible: true }
+            )
           )
-          const { candidate, provider } = yield* connect(grant)
           return join({ grant, pinned, sessionId, account, candidate, provider, beside })
         })
       })
     })
   )
 }
+
+/** What a response has read and said, the next one reads again, from the provider's cache. */
+const afterwards = (usage: TokenUsage): TokenUsage => ({
+  ...noUsage,
+  cachedRead: usage.input + usage.cachedRead + usage.output - usage.reasoning,
+  audioCachedRead: (usage.audioInput ?? 0) + (usage.audioCachedRead ?? 0) + (usage.audioOutput ?? 0)
+})
+
+const tokensRead = (usage: TokenUsage): number =>
+  usage.input + usage.cachedRead + (usage.audioInput ?? 0) + (usage.audioCachedRead ?? 0)
 
 interface Joined {
   readonly grant: RealtimeGrant
@@ -267,15 +314,20 @@ const join = ({
   let ended: Ending | undefined
   let providerLeft = false
   let errors = 0
+  /** What the next response will read, estimated: what the last one came to, and what the caller has said since. */
+  let context: TokenUsage = noUsage
+  let saidSinceBytes = 0
+  let heardSinceBytes = 0
+  let isToldOfLast = false
 
-  const eventId = () => `event_${sessionId.replaceAll("-", "")}_${++errors}`
+  const errorId = () => `event_${sessionId.replaceAll("-", "")}_${++errors}`
 
   const endingOf = (code: EndCode, detail = ""): Ending => {
     const { close, message, type } = endings[code]
     return {
       code: close,
       reason: message,
-      event: errorEvent(eventId(), { type, code, message: message + detail, param: null, eventId: null })
+      event: errorEvent(errorId(), { type, code, message: message + detail, param: null, eventId: null })
     }
   }
 
@@ -284,12 +336,66 @@ const join = ({
     relay?.end(ended)
   }
 
-  const settle = (metering: Metering) =>
+  const heed = (standing: Effect.Effect<Standing>) =>
     beside(
-      Effect.map(account.settle(metering), (standing) => {
-        if (standing === "spent") end(endingOf("BudgetExceeded"))
+      Effect.map(standing, (standing) => {
+        if (standing !== "open" && standing !== "last") end(endingOf(standing))
       })
     )
+
+  const settle = (metering: Metering) => heed(account.settle(metering))
+
+  const unpaid = (eventId: string | null): string => {
+    const code = account.standing() === "open" ? "RateLimited" : "BudgetExceeded"
+    return errorEvent(errorId(), {
+      type: code === "RateLimited" ? "rate_limit_error" : endings.BudgetExceeded.type,
+      code,
+      message:
+        code === "RateLimited"
+          ? "The tenant's budget has to be asked for a response more: try again"
+          : endings.BudgetExceeded.message,
+      param: null,
+      eventId
+    })
+  }
+
+  /** Whether an event of the client's is paid for; what it is told where it is not. */
+  const refusalOf = (
+    type: string | undefined,
+    eventId: string | null
+  ): { refuse: string | undefined } | undefined => {
+    if (type === "response.create") {
+      const asked = account.ask({
+        ref,
+        ownKey: vendor.own,
+        eventId,
+        read: tokensRead(readNext()),
+        said: REACH_AHEAD
+      })
+      if (asked === undefined) return { refuse: unpaid(eventId) }
+      // Before the frame goes on.
+      heed(asked)
+      return undefined
+    }
+    if (account.standing() === "open" || lastWords.has(type)) return undefined
+    // Audio goes on coming; to be told once is enough.
+    if (type === "input_audio_buffer.append" && isToldOfLast) return { refuse: undefined }
+    isToldOfLast = true
+    return { refuse: unpaid(eventId) }
+  }
+
+  const readNext = (): TokenUsage => ({
+    ...context,
+    input: Math.ceil(saidSinceBytes / TEXT_BYTES_PER_TOKEN),
+    audioInput: Math.ceil((heardSinceBytes * BASE64) / HEARD_BYTES_PER_TOKEN)
+  })
+
+  const tellReach = (response: OpenResponse) => {
+    const { audioOutput = 0, output } = saidBy(response)
+    if (output + audioOutput + REACH_AHEAD / 2 < response.reached) return
+    response.reached = output + audioOutput + REACH_AHEAD
+    account.reach({ kind: "response", id: response.id }, response.reached)
+  }
 
   const timesOf = (response: OpenResponse | undefined) => {
     const now = performance.now()
@@ -312,19 +418,42 @@ const join = ({
       case "Piece":
         if (current === undefined) return
         current.firstAt ??= performance.now()
-        if (event.audio) current.audioBytes += Math.max(0, data.length - EVENT_OVERHEAD_BYTES) * 0.75
+        if (event.audio) current.audioBytes += Math.max(0, data.length - EVENT_OVERHEAD_BYTES) * BASE64
         else current.pieces++
+        tellReach(current)
         return
       case "Session":
+        if (event.transcriber !== undefined && event.transcriber !== transcriber) {
+          heed(account.transcribes({ provider: ref.provider, model: event.transcriber }))
+        }
         transcriber = event.transcriber
         // However it came to be: what the tenant may not use is not used.
         if (transcriber !== undefined && !grant.mayTranscribeWith(transcriber)) {
           end(endingOf("Forbidden", `: ${transcriber}`))
         }
         return
-      case "Started":
-        current = { startedAt: performance.now(), firstAt: undefined, audioBytes: 0, pieces: 0 }
+      case "Started": {
+        const read = readNext()
+        current = {
+          id: event.id,
+          startedAt: performance.now(),
+          firstAt: undefined,
+          read,
+          audioBytes: 0,
+          pieces: 0,
+          reached: REACH_AHEAD
+        }
         responses.set(event.id, current)
+        heed(
+          account.begin(
+            { kind: "response", id: event.id, ref, ownKey: vendor.own },
+            { read: tokensRead(read), said: REACH_AHEAD }
+          )
+        )
+        return
+      }
+      case "Refused":
+        heed(account.refused(event.eventId))
         return
       case "Done": {
         const response = responses.get(event.id)
@@ -338,11 +467,16 @@ const join = ({
           status: statuses[event.status] ?? "ok",
           told: event.status,
           fault: event.reason === null ? null : vendor.scrub(event.reason).slice(0, 100),
-          usage: event.usage ?? noUsage,
-          seconds: undefined,
+          usage:
+            event.usage ?? (response === undefined ? noUsage : { ...response.read, ...saidBy(response) }),
           estimated: event.usage === undefined,
           ...timesOf(response)
         })
+        if (event.usage !== undefined) {
+          context = afterwards(event.usage)
+          saidSinceBytes = 0
+          heardSinceBytes = 0
+        }
         return
       }
       case "Transcribed":
@@ -355,8 +489,7 @@ const join = ({
           told: "completed",
           fault: null,
           usage: event.usage ?? noUsage,
-          seconds: event.seconds,
-          estimated: event.usage === undefined && event.seconds === undefined,
+          estimated: event.usage === undefined,
           ...timesOf(undefined)
         })
     }
@@ -373,17 +506,20 @@ const join = ({
         status: providerLeft ? "failed" : "cancelled",
         told: null,
         fault: providerLeft ? "the provider's connection broke off" : null,
-        usage: {
-          ...noUsage,
-          output: response.pieces,
-          audioOutput: Math.ceil(response.audioBytes / SPEECH_BYTES_PER_TOKEN)
-        },
-        seconds: undefined,
+        usage: { ...response.read, ...saidBy(response) },
         estimated: true,
         ...timesOf(response)
       })
     }
     responses.clear()
+    beside(
+      account.abandon({
+        status: providerLeft ? "failed" : "cancelled",
+        fault: providerLeft ? "the provider's connection broke off" : null,
+        usage: readNext(),
+        estimated: true
+      })
+    )
   }
 
   return {
@@ -394,10 +530,12 @@ const join = ({
         relay = new Relay(client, provider, {
           fromClient: (data, isBinary) => {
             const verdict = examineClient(data, isBinary, rules)
-            if (verdict._tag === "Pass") return { forward: data }
-            return verdict._tag === "Renamed"
-              ? { forward: verdict.text }
-              : { refuse: errorEvent(eventId(), verdict.error) }
+            if (verdict._tag === "Refused") return { refuse: errorEvent(errorId(), verdict.error) }
+            const refusal = refusalOf(verdict.type, verdict.eventId)
+            if (refusal !== undefined) return refusal
+            if (verdict.type === "input_audio_buffer.append") heardSinceBytes += data.length
+            else saidSinceBytes += data.length
+            return { forward: verdict._tag === "Renamed" ? verdict.text : data }
           },
           fromProvider,
           providerClosed: (code, reason) => {

@@ -27,11 +27,11 @@ export interface Ending {
 }
 
 export interface RelayHooks {
-  /** What goes on to the provider: the frame as it came, or a text in its place; or what the client is told instead. */
+  /** What goes on to the provider: the frame as it came, or a text in its place; or what the client is told instead, if anything. */
   readonly fromClient: (
     data: Buffer,
     isBinary: boolean
-  ) => { readonly forward: Buffer | string } | { readonly refuse: string }
+  ) => { readonly forward: Buffer | string } | { readonly refuse: string | undefined }
   /** Looks at a frame that has gone on to the client. */
   readonly fromProvider: (data: Buffer, isBinary: boolean) => void
   /** What the client is told when the provider closes, or breaks off (1006). */
@@ -132,7 +132,7 @@ export class Relay {
     }
     // Who does not read what it is told has said enough.
     if (this.#client.bufferedAmount > MOST_WAITING_BYTES) this.cut()
-    else this.#client.send(verdict.refuse, this.#flushed)
+    else if (verdict.refuse !== undefined) this.#client.send(verdict.refuse, this.#flushed)
   }
 
   #fromProvider(data: Buffer, isBinary: boolean): void {

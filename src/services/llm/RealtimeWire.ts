@@ -1,4 +1,5 @@
 import type { TokenUsage } from "../../domain/Llm.ts"
+import { noUsage } from "./Attempt.ts"
 
 // OpenAI's realtime events (GA), as far as a relay has to understand them. Frames go on as they came: what is read here
 // is read beside them. Nothing fails on a member that is missing or of another kind.
@@ -89,12 +90,18 @@ export interface ModelRules {
 }
 
 export type ClientVerdict =
-  | { readonly _tag: "Pass" }
+  /** `type` is the event's; binary frames have none. */
+  | { readonly _tag: "Pass"; readonly type: string | undefined; readonly eventId: string | null }
   /** A name of ours in the place of the provider's, which knows its own alone. */
-  | { readonly _tag: "Renamed"; readonly text: string }
+  | {
+      readonly _tag: "Renamed"
+      readonly text: string
+      readonly type: string | undefined
+      readonly eventId: string | null
+    }
   | { readonly _tag: "Refused"; readonly error: RealtimeError }
 
-const pass: ClientVerdict = { _tag: "Pass" }
+const pass: ClientVerdict = { _tag: "Pass", type: undefined, eventId: null }
 
 const refused = (
   message: string,
@@ -159,7 +166,10 @@ export const examineClient = (data: Buffer, isBinary: boolean, rules: ModelRules
       return refused("The tenant may not use this model for transcription", "Forbidden", wrong, eventId)
     }
   }
-  return renamed === undefined ? pass : { _tag: "Renamed", text: JSON.stringify(renamed) }
+  const type = textOf(event["type"])
+  return renamed === undefined
+    ? { _tag: "Pass", type, eventId }
+    : { _tag: "Renamed", text: JSON.stringify(renamed), type, eventId }
 }
 
 /** The `session` that a client secret pins, as the first event of a session opened with it. */
@@ -189,12 +199,9 @@ export type ServerEvent =
       readonly usage: TokenUsage | undefined
     }
   /** A transcription, which is another model's work: by tokens or by seconds of audio. */
-  | {
-      readonly _tag: "Transcribed"
-      readonly id: string
-      readonly usage: TokenUsage | undefined
-      readonly seconds: number | undefined
-    }
+  | { readonly _tag: "Transcribed"; readonly id: string; readonly usage: TokenUsage | undefined }
+  /** An `error`, which may answer an event of the client's. */
+  | { readonly _tag: "Refused"; readonly eventId: string | null }
   /** A piece of an answer, which is not looked into. */
   | { readonly _tag: "Piece"; readonly audio: boolean }
 
@@ -252,8 +259,10 @@ const transcribedOf = (event: Members): ServerEvent => {
   return {
     _tag: "Transcribed",
     id: `${textOf(event["item_id"]) ?? ""}/${countOf(event["content_index"])}`,
-    usage: usageOf(usage),
-    seconds: typeof seconds === "number" && Number.isFinite(seconds) ? Math.max(0, seconds) : undefined
+    usage:
+      typeof seconds === "number" && Number.isFinite(seconds)
+        ? { ...noUsage, audioSeconds: Math.max(0, seconds) }
+        : usageOf(usage)
   }
 }
 
@@ -261,7 +270,13 @@ const transcribedOf = (event: Members): ServerEvent => {
 const PIECE = /^\{[^{}]{0,200}?"type"\s*:\s*"response\.([a-z_]+)\.delta"/
 
 const HEAD_BYTES = 256
-const METERED = ["response.done", "response.created", "transcription.completed", "session."] as const
+const METERED = [
+  "response.done",
+  "response.created",
+  "transcription.completed",
+  "session.",
+  '"error"'
+] as const
 
 /** What a provider's frame tells of what is to be metered; `undefined` for all else. */
 export const readServer = (data: Buffer): ServerEvent | undefined => {
@@ -285,6 +300,8 @@ export const readServer = (data: Buffer): ServerEvent | undefined => {
       return doneOf(event)
     case "conversation.item.input_audio_transcription.completed":
       return transcribedOf(event)
+    case "error":
+      return { _tag: "Refused", eventId: textOf(membersOf(event["error"])["event_id"]) ?? null }
     default:
       return undefined
   }

@@ -10,7 +10,8 @@ const Tokens = Schema.Struct({
   reasoning: Schema.Finite,
   audioInput: Schema.optionalKey(Schema.Finite),
   audioCachedRead: Schema.optionalKey(Schema.Finite),
-  audioOutput: Schema.optionalKey(Schema.Finite)
+  audioOutput: Schema.optionalKey(Schema.Finite),
+  audioSeconds: Schema.optionalKey(Schema.Finite)
 })
 
 /** What is known of an attempt before its provider is called. Neither a key nor a word of the conversation is in it. */
@@ -53,7 +54,9 @@ export const Closing = Schema.Struct({
   cost: Schema.NullOr(Schema.String),
   latencyMillis: Schema.Finite,
   firstTokenMillis: Schema.NullOr(Schema.Finite),
-  providerRequestId: Schema.NullOr(Schema.String)
+  providerRequestId: Schema.NullOr(Schema.String),
+  /** What is to be remembered of its end, beside the opening's `metadata`. */
+  outcome: Schema.optionalKey(Schema.Record(Schema.String, Schema.Json))
 })
 export type Closing = typeof Closing.Type
 

@@ -32,7 +32,11 @@ export class UsageJournal extends Context.Service<
  * estimated at, and with as much output as may have been delivered.
  */
 export const crashed = (opening: Opening, reached: number): UsageRow => {
-  const usage = { ...noUsage, input: opening.estimatedInput, output: reached }
+  const [input, output] = [opening.estimatedInput, reached]
+  const usage =
+    opening.operation === "realtime"
+      ? { ...noUsage, audioInput: input, audioOutput: output }
+      : { ...noUsage, input, output }
   return {
     ...opening,
     status: "crashed",
