@@ -23,6 +23,7 @@ import {
   UnsupportedMediaType,
   UriTooLong
 } from "../domain/Problems.ts"
+import { ProviderTime } from "../domain/ProviderTime.ts"
 import { RequestId } from "../domain/RequestId.ts"
 import { AnswerHeaders } from "./AnswerHeaders.ts"
 import { CallerDialect, dialectOf } from "./CallerDialect.ts"
@@ -316,6 +317,7 @@ const makeFace = (
       if (span?._tag === "Span") span.attribute("request_id", id)
       const dialect = dialectOf(request.url, request.headers)
       const answerHeaders: typeof AnswerHeaders.Service = { value: undefined }
+      const providerTime: ProviderTime = { calls: 0, millis: 0 }
       const annotations = { ...fiber.getRef(References.CurrentLogAnnotations), request_id: id }
       // Added one by one, which lays them over the context; merging would copy all of it for each request.
       const withOwn = <R>(context: Context.Context<R>) =>
@@ -323,6 +325,7 @@ const makeFace = (
           Context.add(RequestId, id),
           Context.add(AnswerHeaders, answerHeaders),
           Context.add(CallerDialect, dialect),
+          Context.add(ProviderTime, providerTime),
           Context.add(References.CurrentLogAnnotations, annotations),
           Context.add(HttpIncomingMessage.MaxBodySize, maxBodySize)
         )
@@ -358,7 +361,8 @@ const makeFace = (
 
       const report = (response: HttpServerResponse.HttpServerResponse) => {
         const seconds = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1e9
-        const observed = metrics.observe(request.method, template, response.status, seconds)
+        const waited = providerTime.calls === 1 ? providerTime.millis / 1000 : undefined
+        const observed = metrics.observe(request.method, template, response.status, seconds, waited)
         const reported = logged
           ? Effect.andThen(observed, logAccess(request.method, template, response.status, seconds))
           : observed

@@ -22,6 +22,17 @@ const durations = (method: string, endpoint: string) =>
     attributes: { method, endpoint }
   })
 
+/** Seconds: what the best gateways come to, and what nobody would put up with. */
+const OVERHEAD_BUCKETS = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
+
+const overheads = (endpoint: string) =>
+  Metric.histogram("llm_overhead_seconds", {
+    description:
+      "What the platform itself took of a request answered by one call of an LLM provider: to the head of the answer, without the wait for the provider",
+    boundaries: Metric.boundariesFromIterable(OVERHEAD_BUCKETS),
+    attributes: { endpoint }
+  })
+
 const labelOf = (method: string) => (HttpMethod.isHttpMethod(method) ? method : "OTHER")
 
 /** Counts and times requests by route. Its labels are bounded: known methods, route templates, status codes. */
@@ -34,7 +45,9 @@ export class HttpMetrics extends Context.Service<
       method: string,
       endpoint: string,
       status: number,
-      seconds: number
+      seconds: number,
+      /** What of it was the wait for one call of an LLM provider; `undefined` where there was none, or where there were pauses between several. */
+      providerSeconds?: number
     ) => Effect.Effect<void>
   }
 >()("agent-army/http/HttpMetrics") {
@@ -42,6 +55,7 @@ export class HttpMetrics extends Context.Service<
     // A metric with fixed attributes is cheap to update and dear to make.
     const counters = new Map<string, ReturnType<typeof requests>>()
     const timers = new Map<string, ReturnType<typeof durations>>()
+    const ofGateway = new Map<string, ReturnType<typeof overheads>>()
 
     const counter = (method: string, endpoint: string, status: number) => {
       const key = `${method} ${status} ${endpoint}`
@@ -61,13 +75,24 @@ export class HttpMetrics extends Context.Service<
       return made
     }
 
+    const overhead = (endpoint: string) => {
+      const known = ofGateway.get(endpoint)
+      if (known !== undefined) return known
+      const made = overheads(endpoint)
+      ofGateway.set(endpoint, made)
+      return made
+    }
+
     return HttpMetrics.of({
       expect: (method, endpoint) => Metric.update(counter(labelOf(method), endpoint, 500), 0),
-      observe: (method, endpoint, status, seconds) =>
+      observe: (method, endpoint, status, seconds, providerSeconds) =>
         Effect.withFiber((fiber) => {
           const label = labelOf(method)
           counter(label, endpoint, status).updateUnsafe(1, fiber.context)
           timer(label, endpoint).updateUnsafe(seconds, fiber.context)
+          if (providerSeconds !== undefined) {
+            overhead(endpoint).updateUnsafe(Math.max(0, seconds - providerSeconds), fiber.context)
+          }
           return Effect.void
         })
     })

@@ -55,6 +55,38 @@ layer(TestLlmApp, onRealClock)("our own way to the models", (it) => {
     })
   )
 
+  it.effect("tells in a histogram what it cost itself: the wait for the provider is no part of it", () =>
+    Effect.gen(function* () {
+      const tenant = yield* provisionTenant("acme")
+      const headers = { "x-api-key": Redacted.value(tenant.apiKey) }
+      const overhead = Effect.map(send("/metrics"), ({ text }) => {
+        const value = (name: string) => {
+          const found = new RegExp(`^llm_overhead_seconds_${name}\\{([^}]*)\\} (\\S+)$`, "gm")
+          return [...text.matchAll(found)]
+            .filter(([, labels]) => labels?.includes("llm/completion"))
+            .reduce((sum, [, , number]) => sum + Number(number), 0)
+        }
+        return { count: value("count"), seconds: value("sum") }
+      })
+      const before = yield* overhead
+      for (const [path, model] of [
+        [completion, "openai/mock-d1000-n2"],
+        [stream, "anthropic/mock-d1000-n2"]
+      ] as const) {
+        assert.strictEqual((yield* sendJson("POST", path, { model, messages }, headers)).status, 200)
+      }
+      const after = yield* overhead
+      assert.strictEqual(after.count - before.count, 2)
+      assert.isAbove(after.seconds, before.seconds)
+      // The provider took two seconds.
+      assert.isBelow(after.seconds - before.seconds, 1.5)
+      // A second call has a pause before it, which is nobody's cost.
+      yield* sendJson("POST", completion, { model: "openai/fault-500-once", messages }, headers)
+      yield* sendJson("POST", completion, { model: "openai/mock/none", messages: [] }, headers)
+      assert.strictEqual((yield* overhead).count, after.count)
+    })
+  )
+
   it.effect("streams in pieces, and ends with the sum and the end mark", () =>
     Effect.gen(function* () {
       const tenant = yield* provisionTenant("acme")

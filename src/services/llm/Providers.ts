@@ -5,6 +5,7 @@ import { Sse } from "effect/encoding"
 import { hash } from "node:crypto"
 import OpenAI from "openai"
 import type { Provider } from "../../domain/Llm.ts"
+import { ProviderTime } from "../../domain/ProviderTime.ts"
 import type { JsonObject, WireEvent } from "./Codec.ts"
 import { faultOf } from "./Faults.ts"
 import type { ProviderFault } from "./Faults.ts"
@@ -166,6 +167,21 @@ const headOf = ({ headers, status }: ProviderResponse): ProviderHead => ({
   requestId: requestIdOf(headers)
 })
 
+/** The wait for a provider is not what the platform costs. */
+const waiting = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) => {
+    const time = fiber.getRef(ProviderTime)
+    if (time === undefined) return effect
+    const from = performance.now()
+    return Effect.onExit(effect, () => Effect.sync(() => void (time.millis += performance.now() - from)))
+  })
+
+const countCall = Effect.withFiber((fiber) => {
+  const time = fiber.getRef(ProviderTime)
+  if (time !== undefined) time.calls++
+  return Effect.void
+})
+
 const readEvents = ({ read }: ProviderResponse): ProviderStream["read"] => {
   const decoder = new TextDecoder()
   let events: Array<WireEvent> = []
@@ -177,9 +193,12 @@ const readEvents = ({ read }: ProviderResponse): ProviderStream["read"] => {
     },
     { maxEventSize: MOST_BYTES }
   )
+  let isBegun = false
   // Comments keep a connection alive, and no answer.
-  const readUntil = (end: number): ReturnType<ProviderStream["read"]> =>
-    Effect.flatMap(read(end - performance.now()), (chunks) => {
+  const readUntil = (end: number): ReturnType<ProviderStream["read"]> => {
+    const reading = read(end - performance.now())
+    // Nobody asks what comes after the head of our own answer.
+    return Effect.flatMap(isBegun ? reading : waiting(reading), (chunks) => {
       if (chunks.length === 0) return Effect.succeed(undefined)
       for (const chunk of chunks) {
         if (parser.feed(decoder.decode(chunk, { stream: true })) !== undefined) {
@@ -187,10 +206,12 @@ const readEvents = ({ read }: ProviderResponse): ProviderStream["read"] => {
         }
       }
       if (events.length === 0) return readUntil(end)
+      isBegun = true
       const batch = events
       events = []
       return Effect.succeed(batch)
     })
+  }
   return (within) => Effect.suspend(() => readUntil(performance.now() + Duration.toMillis(within)))
 }
 
@@ -198,7 +219,7 @@ const readJson = Effect.fnUntraced(function* ({ read }: ProviderResponse, within
   const pieces: Array<Buffer> = []
   let bytes = 0
   for (;;) {
-    const chunks = yield* read(Duration.toMillis(within))
+    const chunks = yield* waiting(read(Duration.toMillis(within)))
     if (chunks.length === 0) break
     for (const chunk of chunks) bytes += chunk.length
     if (bytes > MOST_BYTES) return yield* faultOf("Malformed", "An answer that is too large")
@@ -231,7 +252,9 @@ const makeClient = (
 
   const send = Effect.fnUntraced(function* ({ body, headers, path, timeout }: ProviderRequest) {
     const address = yield* addressFor(path)
-    const response = yield* post(address.url, { ...address.headers, ...headers }, JSON.stringify(body))
+    const text = JSON.stringify(body)
+    yield* countCall
+    const response = yield* waiting(post(address.url, { ...address.headers, ...headers }, text))
     if (response.status >= 200 && response.status < 300) return response
     const told = yield* Effect.orElseSucceed(readJson(response, timeout), () => undefined)
     return yield* toFault(scrub, response, told ?? {}, yield* Clock.currentTimeMillis)
