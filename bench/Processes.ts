@@ -17,7 +17,11 @@ const here = (name: string) => fileURLToPath(new URL(name, import.meta.url))
 export const programs = {
   server: here("../bin/serve.ts"),
   peer: here("./peer.ts"),
-  load: here("./load.ts")
+  load: here("./load.ts"),
+  llmProvider: here("./llmProvider.ts"),
+  llmProxy: here("./llmProxy.ts"),
+  llmLoad: here("./llmLoad.ts"),
+  mutableFetch: here("./mutableFetch.ts")
 } as const
 
 // @effect-diagnostics-next-line processEnv:off
@@ -50,7 +54,8 @@ export const run = Effect.fn("run")(function* (program: string, args: ReadonlyAr
 export const serve = (program: string, env: Readonly<Record<string, string>>) =>
   Effect.map(launch(program, env), ({ url }) => url)
 
-const launch = Effect.fn("launch")(function* (program: string, env: Readonly<Record<string, string>>) {
+/** Starts a server and waits until it says where it listens; and its process. */
+export const launch = Effect.fn("launch")(function* (program: string, env: Readonly<Record<string, string>>) {
   const handle = yield* start(program, [], env)
   const ready = yield* Deferred.make<URL, BenchFailed>()
   const said: Array<string> = []

@@ -3,6 +3,7 @@ import { NodeHttpClient, NodeRuntime, NodeServices } from "@effect/platform-node
 import { Effect, Layer, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { events } from "./Events.ts"
+import { llm } from "./Llm.ts"
 import { provision } from "./Provision.ts"
 import { read } from "./Read.ts"
 import { realtime } from "./Realtime.ts"
@@ -49,6 +50,19 @@ const bench = Command.make("bench").pipe(
       },
       (options) => Effect.scoped(realtime(options))
     ).pipe(Command.withDescription("What the relay adds to each frame of realtime voice")),
+    Command.make(
+      "llm",
+      {
+        rounds: count("rounds", "Rounds; each measures everyone once", 3),
+        seconds: count("seconds", "Seconds that each is measured in a round", 6),
+        calls: count("calls", "Calls after which memory is looked at last", 100_000)
+      },
+      (options) => Effect.scoped(llm(options))
+    ).pipe(
+      Command.withDescription(
+        "What a call of a model costs, everything on, beside Portkey's gateway and a bare proxy. Downloads Portkey's"
+      )
+    ),
     Command.make("provision", { samples: count("samples", "Tenants to provision", 30) }, (options) =>
       Effect.scoped(provision(options))
     ).pipe(Command.withDescription("How long it takes to provision a tenant")),

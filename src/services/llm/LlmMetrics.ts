@@ -29,29 +29,59 @@ const endings = Metric.gauge("llm_model_ends_in_days", {
 /** Names that callers make up would be series without end. */
 const labelOf = (ref: ModelRef): string => (isKnownModel(ref) ? modelName(ref) : "other")
 
-export const countAttempt = Effect.fnUntraced(function* (
+/** What a model's attempts are counted with. A metric with fixed attributes is cheap to update and dear to make. */
+const makeMeters = (labels: { readonly model: string; readonly provider: string }) => {
+  const byStatus = new Map<string, typeof requests>()
+  const byKind = new Map<string, typeof tokens>()
+  const memo = <A>(known: Map<string, A>, key: string, make: () => A): A => {
+    const found = known.get(key) ?? make()
+    known.set(key, found)
+    return found
+  }
+  return {
+    duration: Metric.withAttributes(durations, labels),
+    requests: (status: string) =>
+      memo(byStatus, status, () => Metric.withAttributes(requests, { ...labels, status })),
+    tokens: (kind: string) =>
+      memo(byKind, kind, () => Metric.withAttributes(tokens, { ...labels, token_type: kind }))
+  }
+}
+
+const meters = new Map<string, ReturnType<typeof makeMeters>>()
+
+const metersOf = (ref: ModelRef) => {
+  const model = labelOf(ref)
+  const key = `${ref.provider} ${model}`
+  const made = meters.get(key) ?? makeMeters({ model, provider: ref.provider })
+  meters.set(key, made)
+  return made
+}
+
+export const countAttempt = (
   ref: ModelRef,
-  attempt: { readonly status: string; readonly latencyMillis: number; readonly usage: TokenUsage }
-) {
-  const labels = { model: labelOf(ref), provider: ref.provider }
-  yield* Metric.update(Metric.withAttributes(requests, { ...labels, status: attempt.status }), 1)
-  yield* Metric.update(Metric.withAttributes(durations, labels), attempt.latencyMillis / 1000)
-  const { audioCachedRead, audioInput, audioOutput, cachedRead, cachedWrite, input, output, reasoning } =
-    attempt.usage
-  const kinds = {
-    input,
-    cached_read: cachedRead,
-    cached_write: cachedWrite,
-    output: Math.max(0, output - reasoning),
-    reasoning,
-    audio_input: audioInput ?? 0,
-    audio_cached_read: audioCachedRead ?? 0,
-    audio_output: audioOutput ?? 0
-  }
-  for (const [kind, count] of Object.entries(kinds)) {
-    if (count > 0) yield* Metric.update(Metric.withAttributes(tokens, { ...labels, token_type: kind }), count)
-  }
-})
+  {
+    latencyMillis,
+    status,
+    usage
+  }: { readonly status: string; readonly latencyMillis: number; readonly usage: TokenUsage }
+): Effect.Effect<void> =>
+  Effect.withFiber(({ context }) => {
+    const { duration, requests, tokens } = metersOf(ref)
+    requests(status).updateUnsafe(1, context)
+    duration.updateUnsafe(latencyMillis / 1000, context)
+    const count = (kind: string, number: number | undefined) => {
+      if (number !== undefined && number > 0) tokens(kind).updateUnsafe(number, context)
+    }
+    count("input", usage.input)
+    count("cached_read", usage.cachedRead)
+    count("cached_write", usage.cachedWrite)
+    count("output", usage.output - usage.reasoning)
+    count("reasoning", usage.reasoning)
+    count("audio_input", usage.audioInput)
+    count("audio_cached_read", usage.audioCachedRead)
+    count("audio_output", usage.audioOutput)
+    return Effect.void
+  })
 
 export const countAlarm = (ref: ModelRef, reason: string) =>
   Metric.update(Metric.withAttributes(alarms, { model: labelOf(ref), provider: ref.provider, reason }), 1)
