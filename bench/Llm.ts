@@ -118,6 +118,8 @@ export const llm = Effect.fn("llm")(function* ({ calls, rounds, seconds }: LlmOp
   const { dataDir, folder } = yield* temporaryFolder
   const planFile = path.join(folder, "plan.json")
 
+  // With all that it starts: load, provider, Postgres and Redis.
+  yield* pin(process.pid, "0")
   yield* Console.log("Starting the servers …")
   const provider = yield* launch(programs.llmProvider, {})
   const proxy = yield* launch(programs.llmProxy, { PROVIDER: provider.url.origin })
@@ -166,8 +168,6 @@ export const llm = Effect.fn("llm")(function* ({ calls, rounds, seconds }: LlmOp
       model: MODEL
     }
   ]
-  yield* pin(process.pid, "0")
-  yield* pin(provider.pid, "0")
   for (const { pid } of targets) yield* pin(pid, "1")
 
   /** Seconds of a core that a process has used: Linux only. */

@@ -68,6 +68,9 @@ const makeConnection = (onFree: (socket: Connection) => void) => {
     socket.destroy()
   })
   socket.on("error", (error) => failed(error.message))
+  socket.on("close", () => {
+    if (!isOver) failed("the connection was closed")
+  })
   socket.on("connect", () => onFree(connection))
   socket.on("data", (chunk: string) => {
     received += chunk
@@ -99,6 +102,7 @@ const cpuBefore = process.cpuUsage()
 const startedAt = performance.now()
 const endsAt = startedAt + seconds * 1000
 const all: Array<Connection> = []
+let isOver = false
 
 /** Each connection asks as soon as it has its answer. */
 const closedLoop = () =>
@@ -123,7 +127,8 @@ const openLoop = (perSecond: number) =>
     const due: Array<number> = []
     let asked = 0
     const match = () => {
-      while (free.length > 0 && due.length > 0) free.pop()?.ask(due.shift() ?? 0)
+      // Whoever waits longest: a server closes what nobody uses for some seconds.
+      while (free.length > 0 && due.length > 0) free.shift()?.ask(due.shift() ?? 0)
       if (performance.now() > endsAt && latencies.length >= asked) resolve()
     }
     for (let index = 0; index < connections; index++) {
@@ -148,6 +153,7 @@ const openLoop = (perSecond: number) =>
 await (rate === undefined ? closedLoop() : openLoop(rate))
 const elapsed = (performance.now() - startedAt) / 1000
 const { system, user } = process.cpuUsage(cpuBefore)
+isOver = true
 for (const { close } of all) close()
 
 const measured = LlmMeasured.make({
